@@ -1,0 +1,54 @@
+# make run    set up what is missing and run the whole DAG with the values of params.yaml
+# make test   set up and run all tests
+# make pull   set up and fetch the released artifacts of the default run instead of making them
+# make lint   all static checks          make lock   resolve the environment anew          make clean   remove .venv and scratch
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+# pip knows of local folders of wheels, uv has to be told; without one, the CPU build of torch is taken unless there is a GPU.
+FIND_LINKS := $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
+TORCH := $(if $(FIND_LINKS),$(addprefix --find-links ,$(FIND_LINKS)),--torch-backend $(if $(shell command -v nvidia-smi),auto,cpu))
+
+.PHONY: run test pull setup lint lock clean
+.DEFAULT_GOAL := run
+
+run: setup
+	snakemake --quiet host reason
+
+pull: setup
+	dvc pull
+
+test: setup
+	python -m pytest
+
+setup: $(READY)
+
+$(READY): envs/local.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else f"make: Python {sys.version.split()[0]}; expected 3.11. Hint: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check "uv>=0.9,<1"
+	$(BIN)/uv pip install -q --python $(BIN)/python $(TORCH) -r envs/local.lock
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	touch $@
+
+lint: setup
+	ruff check
+	ruff format --check
+	mypy
+	snakefmt --check Snakefile rules
+	snakemake --lint
+	star1 dvc-yaml --check
+
+lock:
+	$(BIN)/uv pip compile -q --python-version 3.11 $(TORCH) --no-emit-find-links --extra models --extra dev pyproject.toml \
+	    --custom-compile-command "make lock" -o envs/local.lock
+	sed -i 's/^torch==\([0-9.]*\)+cpu/torch==\1/' envs/local.lock
+
+clean:
+	rm -rf $(VENV) .work .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
