@@ -1,0 +1,21 @@
+"""Shared by all tests: where the project is, and reference material that only its developers have."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+# Commands started by tests find the environment that runs the tests.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference material beside the project."""
+    if not SHARED.is_dir():
+        pytest.skip("no reference material (../shared) beside the project")
+    return SHARED
