@@ -1,0 +1,137 @@
+"""The `star1` command."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import orjson
+
+from star1.errors import InputError, run
+
+PLACES = [
+    ("tables", "results/tables/main.{md,json,tex}"),
+    ("metrics (dvc metrics show)", "results/metrics/"),
+    ("generations, judgements", "results/generations/, results/judgements/"),
+    ("final data set", "data/star1.jsonl; benign: data/benign/benign.jsonl"),
+    ("dropped rows, with reasons", "data/dropped.jsonl, data/curate_dropped.jsonl, data/quarantine/"),
+    ("every model reply", "data/replies/"),
+    ("checkpoints", "models/"),
+    ("logs", "logs/"),
+]
+
+
+def dvc_yaml(args: argparse.Namespace) -> None:
+    """Generate dvc.yaml from the rules, or check that it is in step."""
+    from star1.workflow import dvcfile
+
+    if args.check:
+        dvcfile.check()
+    else:
+        say("dvc.yaml: written" if dvcfile.write() else "dvc.yaml: in step")
+
+
+def plan(args: argparse.Namespace) -> None:
+    """Print what each engine would run; fails when they differ."""
+    from star1.workflow import dvcfile, sync
+
+    snakemake, dvc = sync.snakemake_plan(), sync.dvc_plan()[0] - {dvcfile.IN_STEP}
+    if args.json:
+        say(orjson.dumps({"snakemake": sorted(snakemake), "dvc": sorted(dvc)}).decode())
+    else:
+        for name in sorted({*snakemake, *dvc}):
+            engines = [engine for engine, names in (("snakemake", snakemake), ("dvc", dvc)) if name in names]
+            say(f"{name}: {' and '.join(engines)}{' (' + snakemake[name] + ')' if name in snakemake else ''}")
+        say(f"{len(snakemake)} stages for snakemake, {len(dvc)} for dvc")
+    if set(snakemake) != dvc:
+        sys.exit(1)
+
+
+def sync_engines(args: argparse.Namespace) -> None:
+    """Record in dvc.lock what Snakemake made, and in Snakemake's records what DVC holds to be up to date."""
+    from star1.workflow import sync
+
+    replies = sync.track_replies()
+    recorded = sync.to_dvc()
+    told = sync.to_snakemake() if args.both else []
+    sync.remember()
+    parts = [f"{len(recorded)} stages recorded in dvc.lock", f"{len(told)} told to snakemake"]
+    say("sync: " + ", ".join(parts + (["model replies tracked"] if replies else [])))
+
+
+def preset(args: argparse.Namespace) -> None:
+    """Write a preset, or single values, into params.yaml, and bring dvc.yaml in step."""
+    from star1 import presets
+    from star1.workflow import dvcfile
+
+    changed = presets.apply(args.name, args.set)
+    if changed:
+        dvcfile.write()
+    say(f"params.yaml: {len(changed)} values changed" + (f" ({', '.join(changed[:12])}{', ...' if len(changed) > 12 else ''})" if changed else ""))
+
+
+def check_params(_: argparse.Namespace) -> None:
+    """Check params.yaml."""
+    from star1 import params
+
+    values = params.load()
+    say(f"params.yaml: {len(values)} sections, no mistakes")
+
+
+def import_published(args: argparse.Namespace) -> None:
+    """Import the data sets that the authors released."""
+    from star1 import published
+
+    for line in published.import_published(args.names):
+        say(line)
+
+
+def show(_: argparse.Namespace) -> None:
+    """Print the tables and say where everything lies."""
+    table = Path("results/tables/main.md")
+    if not table.exists():
+        raise InputError(table, "no such file", "the tables of a finished run", "run `snakemake` or `make run`.")
+    say(table.read_text("utf-8"))
+    for what, where in PLACES:
+        say(f"{what:<28} {where}")
+
+
+def say(line: str) -> None:
+    """Print one line on stdout."""
+    sys.stdout.write(line + "\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    root = argparse.ArgumentParser(prog="star1", description="The STAR-1 pipeline: checks and book-keeping around the workflow.")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    command = commands.add_parser("dvc-yaml", help="generate dvc.yaml from the rules")
+    command.add_argument("--check", action="store_true", help="only compare; exit status 1 when out of step")
+    command.set_defaults(do=dvc_yaml)
+    command = commands.add_parser("plan", help="what snakemake and dvc would run; exit status 1 when they differ")
+    command.add_argument("--json", action="store_true", help="as one JSON object")
+    command.set_defaults(do=plan)
+    command = commands.add_parser("sync", help="keep dvc.lock and Snakemake's records equal (runs by itself after a run)")
+    command.add_argument("--both", action="store_true", help="also tell Snakemake what DVC holds to be up to date")
+    command.set_defaults(do=sync_engines)
+    command = commands.add_parser("preset", help="write a preset or single values into params.yaml")
+    command.add_argument("name", nargs="?", help="a file of presets/, without .yaml")
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a single value, for example curate.size=500")
+    command.set_defaults(do=preset)
+    command = commands.add_parser("check-params", help="check params.yaml")
+    command.set_defaults(do=check_params)
+    command = commands.add_parser("import-published", help="fetch the released data sets and check their digests")
+    command.add_argument("names", nargs="*", help="STAR-1, STAR-41K, STAR-benign-915; none means all")
+    command.set_defaults(do=import_published)
+    command = commands.add_parser("show", help="print the tables of the last run and where everything lies")
+    command.set_defaults(do=show)
+    return root
+
+
+def main() -> None:
+    """Run the `star1` command."""
+    args = parser().parse_args()
+    run(lambda: args.do(args))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""dvc.yaml, generated from the rules: one stage per rule and wildcard value."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from star1.errors import Star1Error
+from star1.records import write_text
+from star1.workflow.dag import CHECKPOINT_MANIFEST, digest, jobs, load_dag, parameter_names, stage_name
+
+HEADER = "# Generated from the rules by `star1 dvc-yaml`; do not edit.\n"
+# Small files that people read and compare: git keeps them, DVC only records their digests.
+IN_STEP = "in_step"
+IN_GIT = ("results/metrics/", "results/tables/")
+
+
+def out_path(output: str) -> str:
+    """What DVC tracks for an output: a checkpoint is the folder that its manifest lists, every other output is the file."""
+    path = Path(output)
+    return path.parent.as_posix() if path.name == CHECKPOINT_MANIFEST else path.as_posix()
+
+
+def stage(job: Any) -> dict[str, Any]:
+    """One stage of dvc.yaml."""
+    outputs = [str(file) for file in job.output]
+    entry: dict[str, Any] = {
+        "cmd": shlex.join(["sh", "scripts/stage.sh", job.rule.name, digest(job), *outputs]),
+        "deps": sorted({str(file) for file in job.input}),
+    }
+    if names := parameter_names(job):
+        entry["params"] = names
+    metrics = [path for path in outputs if path.startswith("results/metrics/")]
+    outs = [out_path(path) for path in outputs if path not in metrics]
+    if outs:
+        entry["outs"] = [{path: {"cache": False}} if path.startswith(IN_GIT) else path for path in outs]
+    if metrics:
+        entry["metrics"] = [{path: {"cache": False}} for path in metrics]
+    return entry
+
+
+def in_step_stage(workflow: Any) -> dict[str, Any]:
+    """The stage that fails while dvc.yaml is out of step: it depends on what shapes the DAG (rules, lists in params.yaml)."""
+    root = Path.cwd().resolve()
+    files = [Path(file.get_path_or_uri(secret_free=False)) for file in workflow.included]
+    names = {path.resolve().relative_to(root).as_posix() for path in files}
+    entry: dict[str, Any] = {"cmd": "sh scripts/stage.sh --in-step", "deps": sorted(names)}
+    if shaping := sorted(workflow.globals["P"].shaping):
+        entry["params"] = shaping
+    return entry
+
+
+def text() -> str:
+    """dvc.yaml as the rules and params.yaml in the working directory call for it."""
+    with load_dag() as (workflow, dag):
+        stages = {IN_STEP: in_step_stage(workflow)}
+        stages |= {stage_name(job): stage(job) for job in jobs(dag)}
+    return HEADER + yaml.safe_dump({"stages": stages}, sort_keys=False, width=1000, allow_unicode=True)
+
+
+def write() -> bool:
+    """Bring dvc.yaml in step; gives whether it had to change."""
+    new, path = text(), Path("dvc.yaml")
+    if path.exists() and path.read_text("utf-8") == new:
+        return False
+    write_text(path, new)
+    return True
+
+
+def check() -> None:
+    """Compare dvc.yaml with the rules.
+
+    Raises:
+        Star1Error: it is out of step.
+    """
+    path = Path("dvc.yaml")
+    if not path.exists() or path.read_text("utf-8") != text():
+        raise Star1Error("dvc.yaml", "out of step with the rules", "what the rules generate", "run `star1 dvc-yaml`.")

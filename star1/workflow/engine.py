@@ -1,0 +1,46 @@
+"""What the Snakefile calls: checks before a plan is made, and the book-keeping when a run ends."""
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+from star1.errors import Star1Error
+from star1.workflow import sync, trust
+from star1.workflow.dag import TRUST_CHECK_OFF, digest
+from star1.workflow.stage import STAGE_DIGEST
+
+INSIDE_DVC = "DVC_STAGE"
+
+
+def before_plan(workflow: Any) -> None:
+    """Compare outputs with their records, unless this is a job's own process or one that DVC started for one rule."""
+    if workflow.is_main_process and INSIDE_DVC not in os.environ and TRUST_CHECK_OFF not in os.environ:
+        sync.check_trust()
+
+
+def on_start(workflow: Any) -> None:
+    """Refuse to work for a DVC stage that was generated from other rules.
+
+    Raises:
+        Star1Error: dvc.yaml is out of step with the rules or with a list in params.yaml.
+    """
+    if expected := os.environ.get(STAGE_DIGEST):
+        for job in workflow.dag.jobs:
+            if job.output and workflow.dag.needrun(job) and digest(job) != expected:
+                raise Star1Error(
+                    "dvc.yaml",
+                    f"stage of rule {job.rule.name} is out of step with the rules",
+                    "what the rules generate",
+                    "run `star1 dvc-yaml`, then `dvc repro` again.",
+                )
+
+
+def on_end() -> None:
+    """After a run, whether it succeeded or not: keep the digests of what was made, then tell DVC."""
+    trust.seal()
+    if INSIDE_DVC in os.environ:
+        sync.track_replies()
+        return
+    # In a process of its own: this one still holds Snakemake's plan and its logging.
+    subprocess.run([sys.executable, "-m", "star1.cli", "sync"], check=False)

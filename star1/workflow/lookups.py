@@ -1,0 +1,134 @@
+"""What a rule reads besides its files: values of params.yaml and the code behind its script, both visible to both engines."""
+
+import ast
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def canonical(value: Any) -> str:
+    """A value as JSON that is the same text for equal values: sorted keys, and 1.0 written as 1, as YAML readers differ there."""
+    return json.dumps(_plain(value), sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
+
+
+class Setting(str):
+    """A value of params.yaml as it stands on a command line: text as it is, everything else as JSON.
+
+    Snakemake compares the *set* of recorded parameter values, without their names, so that two values changing places, or one
+    taking a value that another already has, would pass unseen. It records `repr`, so that is where the name stands.
+    """
+
+    path: str
+
+    def __new__(cls, path: str, value: Any) -> "Setting":
+        """Make the setting that stands at `path`, for example `collect.tfidf_threshold`."""
+        setting = super().__new__(cls, value if isinstance(value, str) else canonical(value))
+        setting.path = path
+        return setting
+
+    def __repr__(self) -> str:
+        return f"{self.path}={str(self)!r}"
+
+
+def find(params: Mapping[str, Any], path: str) -> Any:
+    """The value at `path`, keys joined by dots."""
+    value: Any = params
+    for key in path.split("."):
+        value = value[key]
+    return value
+
+
+class LookUp:
+    """Values of params.yaml, looked up when a job is planned.
+
+    Args:
+        params: the whole of params.yaml.
+        path: keys joined by dots; wildcards may stand in it, for example `finetune.runs.{run}`.
+        names: if given, `path` has one `{}` for each of these names in turn, and the value is a mapping from name to value.
+    """
+
+    def __init__(self, params: Mapping[str, Any], path: str, names: Sequence[str] | None = None) -> None:
+        self.params, self.path, self.of_names = params, path, names
+
+    def names(self, wildcards: Any) -> list[str]:
+        """The paths with wildcards filled in: the names of the parameters for DVC."""
+        if self.of_names is None:
+            return [self.path.format(**dict(wildcards.items()))]
+        return [self.path.format(name) for name in self.of_names]
+
+    def __call__(self, wildcards: Any) -> Setting:
+        """The value for one job."""
+        paths = self.names(wildcards)
+        if self.of_names is None:
+            return Setting(paths[0], find(self.params, paths[0]))
+        values = (find(self.params, path) for path in paths)
+        return Setting(self.path, dict(zip(self.of_names, values, strict=True)))
+
+
+class Params:
+    """params.yaml as the rules see it.
+
+    Calling it gives a look-up for one job's parameter; `value` and `names` give what shapes the DAG itself, and remember that it
+    does.
+    """
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        self.values = params
+        self.shaping: set[str] = set()
+
+    def __call__(self, path: str) -> LookUp:
+        """A look-up of the value at `path`."""
+        return LookUp(self.values, path)
+
+    def each(self, path: str, names: Sequence[str]) -> LookUp:
+        """A look-up of one value for each of `names`."""
+        return LookUp(self.values, path, names)
+
+    def value(self, path: str) -> Any:
+        """A value that shapes the DAG."""
+        self.shaping.add(path)
+        return find(self.values, path)
+
+    def names(self, path: str) -> list[str]:
+        """The list, or the keys of the mapping, at `path`, in file order."""
+        return list(self.value(path))
+
+
+@functools.cache
+def _imports(path: Path, root: Path) -> frozenset[Path]:
+    """The project's own modules that a module names in an import, also inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.update({node.module, *(f"{node.module}.{alias.name}" for alias in node.names)})
+    files = (root / (name.replace(".", "/") + ".py") for name in names if name.split(".")[0] in ("star1", "scripts"))
+    return frozenset(file for file in files if file.is_file())
+
+
+def code(script: str, root: Path | None = None) -> list[str]:
+    """The files of `scripts/{script}.py` and of every module of this project that it imports, directly or not, sorted.
+
+    Neither engine sees what a `shell:` command runs, so a rule names these files as inputs.
+    """
+    root = Path.cwd() if root is None else root
+    todo, found = [root / "scripts" / f"{script}.py"], set()
+    while todo:
+        path = todo.pop()
+        if path not in found:
+            found.add(path)
+            todo.extend(_imports(path, root))
+    return sorted(path.relative_to(root).as_posix() for path in found)

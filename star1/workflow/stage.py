@@ -1,0 +1,25 @@
+"""The body of every DVC stage: let Snakemake run exactly one rule, for the outputs of one job."""
+
+import os
+import sys
+
+from star1.errors import run
+
+STAGE_DIGEST = "STAR1_STAGE_DIGEST"
+
+
+def main() -> None:
+    """Replace this process by Snakemake restricted to one rule. Arguments: rule, digest of the job, its outputs."""
+    if sys.argv[1:] == ["--in-step"]:
+        from star1.workflow import dvcfile
+
+        run(dvcfile.check)
+        return
+    rule, digest, *outputs = sys.argv[1:]
+    os.environ[STAGE_DIGEST] = digest
+    options = ["--nolock", "--force", "--allowed-rules", rule, "--quiet", "all", "--", *outputs]
+    os.execv(sys.executable, [sys.executable, "-m", "snakemake", *options])
+
+
+if __name__ == "__main__":
+    main()

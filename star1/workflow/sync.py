@@ -1,0 +1,163 @@
+"""Keep the two engines' books equal: what one holds to be up to date, and made right, the other is told.
+
+`dvc.lock` is the one committed record. Snakemake's records are local and are made from it where they are missing (a fresh clone
+after `dvc pull`) or old (after `dvc repro`, a DVC run-cache hit, `git checkout` with `dvc checkout`).
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from star1.records import write_text
+from star1.workflow import dvcfile, trust
+from star1.workflow.dag import TRUST_CHECK_OFF, jobs, load_dag, stage_name
+
+MEMO = Path(".snakemake/star1/synced.json")
+REPLIES = "data/replies"
+
+
+def snakemake_plan(*, check_trust: bool = True) -> dict[str, str]:
+    """The stages that `snakemake` would run, each with its reason."""
+    with load_dag(check_trust=check_trust) as (_, dag):
+        return {stage_name(job): str(dag.reason(job)) for job in jobs(dag) if dag.needrun(job)}
+
+
+@contextlib.contextmanager
+def dvc_repo() -> Iterator[Any]:
+    """DVC's repository in the working directory, locked."""
+    from dvc.repo import Repo
+
+    with Repo(".") as repo, repo.lock:
+        yield repo
+
+
+def dvc_plan() -> tuple[set[str], set[str]]:
+    """The stages that `dvc repro` may run, and those of them that changed themselves rather than through what they depend on."""
+    import networkx
+
+    with dvc_repo() as repo:
+        graph = repo.index.graph
+        changed = {stage for stage in graph.nodes if not stage.is_data_source and stage.changed()}
+        after = {later for stage in changed for later in networkx.ancestors(graph, stage)}
+        names = {stage.addressing for stage in changed | after if not stage.is_data_source}
+        return names, {stage.addressing for stage in changed}
+
+
+def to_dvc() -> list[str]:
+    """Record in dvc.lock every stage that Snakemake holds to be up to date and DVC does not; gives their names.
+
+    Never `dvc commit` by hand for this: it takes whatever lies there for right.
+    """
+    dvcfile.write()
+    fresh_for_dvc = dvc_plan()[1]
+    names = sorted(fresh_for_dvc - set(snakemake_plan())) if fresh_for_dvc else []
+    if names:
+        _commit(set(names))
+    remember()
+    return names
+
+
+def _commit(names: set[str]) -> None:
+    """`dvc commit -f` of several stages with one lock and one write of dvc.lock (by name it reads the index once per stage)."""
+    with dvc_repo() as repo:
+        stages = [stage for stage in repo.index.stages if stage.addressing in names]
+        for stage in stages:
+            stage.save()
+            stage.commit()
+        if stages:
+            stages[0].dvcfile.dump_stages(stages, update_pipeline=False)
+
+
+def track_replies() -> bool:
+    """Let DVC track the stored model replies as they are now; gives whether they had changed."""
+    if not any(Path(REPLIES).glob("*.jsonl")):
+        return False
+    from dvc.repo import Repo
+
+    with Repo(".") as repo:
+        before = Path(f"{REPLIES}.dvc").read_bytes() if Path(f"{REPLIES}.dvc").exists() else b""
+        if before and not any(stage.changed() for stage in repo.stage.load_all(f"{REPLIES}.dvc")):
+            return False
+        repo.add([REPLIES])
+        return Path(f"{REPLIES}.dvc").read_bytes() != before
+
+
+def to_snakemake() -> list[str]:
+    """Write Snakemake's record of every stage that DVC holds to be up to date and Snakemake does not; gives their names."""
+    from snakemake.settings.types import ExecutionSettings
+
+    stale_for_dvc = dvc_plan()[0]
+    done, outputs = [], []
+    with load_dag() as (workflow, dag):
+        workflow.execution_settings = workflow.execution_settings or ExecutionSettings()
+        digests = trust.Digests()
+        for job in jobs(dag):
+            files = [str(file) for file in job.output]
+            if stage_name(job) in stale_for_dvc:
+                continue
+            if dag.needrun(job) or trust.survey(files, digests):
+                workflow.persistence.deactivate_cache()
+                workflow.async_run(workflow.persistence.finished(job))
+                done.append(stage_name(job))
+                outputs.extend(files)
+    digests.save()
+    trust.mark_untrusted(outputs, {})
+    return done
+
+
+def _state(untrusted: dict[str, str]) -> str:
+    """Names what the last look at DVC's lock was about: the lock and the outputs that Snakemake alone would not trust."""
+    lock, digests = Path("dvc.lock"), trust.Digests()
+    contents = {output: digests.of_output(output) for output in untrusted}
+    digests.save()
+    text = json.dumps([lock.read_text("utf-8") if lock.exists() else "", untrusted, contents], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def remember() -> None:
+    """Note that Snakemake's records have seen dvc.lock as it is."""
+    write_text(MEMO, json.dumps({"seen": _state(_untrusted())}))
+
+
+def _untrusted() -> dict[str, str]:
+    digests = trust.Digests()
+    untrusted = trust.survey(_outputs(), digests)
+    digests.save()
+    return untrusted
+
+
+def _outputs() -> list[str]:
+    return sorted({*trust.recorded_outputs(), *trust.outputs_of_dvc()})
+
+
+def check_trust() -> None:
+    """Bring Snakemake's records in step with dvc.lock and with what lies there, before a plan is made.
+
+    Costs some milliseconds when nothing changed. When dvc.lock or an output changed since the last look, what DVC holds to be up
+    to date is taken over (in a process of its own, since that needs a DAG); whatever is then still not what its record says is
+    marked to run again.
+    """
+    if Path(".snakemake/locks").is_dir() and any(Path(".snakemake/locks").iterdir()):
+        return  # another snakemake is at work here: its files and records are on the move
+    untrusted = _untrusted()
+    seen = json.loads(MEMO.read_text()).get("seen") if MEMO.exists() else None
+    if Path("dvc.lock").exists() and _state(untrusted) != seen:
+        subprocess.run(
+            [sys.executable, "-m", "star1.workflow.sync"],
+            env={**os.environ, TRUST_CHECK_OFF: "1"},
+            stdout=subprocess.DEVNULL,
+            check=False,  # without it nothing wrong is trusted: the outputs stay marked to run again
+        )
+        untrusted = _untrusted()
+        write_text(MEMO, json.dumps({"seen": _state(untrusted)}))
+    trust.mark_untrusted(_outputs(), untrusted)
+
+
+if __name__ == "__main__":
+    to_snakemake()

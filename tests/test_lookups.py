@@ -1,0 +1,49 @@
+"""What rules read: values that carry their name, and the code behind a script."""
+
+from pathlib import Path
+
+from conftest import ROOT
+
+from star1.workflow.lookups import LookUp, Params, Setting, canonical, code
+
+
+def test_setting_is_its_value_on_the_command_line_and_its_name_in_the_record() -> None:
+    setting = Setting("a.b", {"y": 1.0, "x": [True, None]})
+    assert str(setting) == f"{setting}" == '{"x": [true, null], "y": 1}'
+    assert repr(setting).startswith("a.b=")
+    assert repr(Setting("a.b", 1)) != repr(Setting("a.c", 1))
+
+
+def test_equal_numbers_are_the_same_text() -> None:
+    assert canonical(1.0) == canonical(1)
+    assert canonical(0.1) != canonical(0.2)
+    assert canonical({"b": 1, "a": 2}) == canonical({"a": 2, "b": 1})
+
+
+def test_look_up_with_wildcards_and_each() -> None:
+    params = Params({"runs": {"star1+benign": {"seed": 3}, "b": {"seed": 4}}})
+    look_up = params("runs.{run}.seed")
+    assert look_up({"run": "star1+benign"}) == "3"
+    assert look_up.names({"run": "b"}) == ["runs.b.seed"]
+    each = params.each("runs.{}.seed", ["b", "star1+benign"])
+    assert each({}) == '{"b": 4, "star1+benign": 3}'
+    assert each.names({}) == ["runs.b.seed", "runs.star1+benign.seed"]
+    assert params.names("runs") == ["star1+benign", "b"]
+    assert params.shaping == {"runs"}
+    assert isinstance(look_up, LookUp)
+
+
+def test_code_finds_modules_imported_directly_indirectly_and_inside_functions(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "star1" / "sub").mkdir(parents=True)
+    (tmp_path / "scripts" / "work.py").write_text("import os\nfrom star1 import a\nfrom star1.sub.c import f\n")
+    (tmp_path / "star1" / "a.py").write_text("def g():\n    import star1.b\n")
+    (tmp_path / "star1" / "b.py").write_text("from star1 import a\n")
+    (tmp_path / "star1" / "sub" / "c.py").write_text("f = 1\n")
+    (tmp_path / "star1" / "d.py").write_text("")
+    assert code("work", tmp_path) == ["scripts/work.py", "star1/a.py", "star1/b.py", "star1/sub/c.py"]
+
+
+def test_code_of_real_scripts() -> None:
+    assert {"scripts/summarize.py", "star1/tables.py", "star1/stats.py", "star1/records.py"} <= set(code("summarize", ROOT))
+    assert "star1/sft.py" not in code("collect", ROOT)
