@@ -1,0 +1,30 @@
+"""Fetch one prompt set and write its rows."""
+
+import argparse
+from pathlib import Path
+
+from star1.errors import run
+from star1.fetching import fetch_files, mirror_folder
+from star1.reading import read_source
+from star1.records import write_rows
+from star1.sources import Source, read_entry
+
+
+def main() -> None:
+    """Command line of the stage `fetch`, for a source."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--source", required=True, help="name of the prompt set")
+    parser.add_argument("--entry", required=True, help="its table entry, as JSON")
+    parser.add_argument("--mirror", type=mirror_folder, help="folder for entries of kind mirror, or null")
+    parser.add_argument("--cache", type=Path, default=Path(".cache/downloads"), help="folder that keeps downloads")
+    parser.add_argument("--output", type=Path, required=True)
+    flags = parser.parse_args()
+    entry = read_entry(Source, flags.source, flags.entry)
+    rows, counts = read_source(flags.source, entry, fetch_files(entry, flags.mirror, flags.cache))
+    write_rows(flags.output, rows)
+    left_out = f"{counts['filtered']} filtered out, {counts['empty']} empty"
+    print(f"fetch: {flags.source}: {counts['read']} rows read, {counts['kept']} kept ({left_out})")
+
+
+if __name__ == "__main__":
+    run(main)
