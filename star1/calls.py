@@ -1,0 +1,204 @@
+"""A stage that asks a model about each row: its flags, its way through the rows, its gate and its summary."""
+
+import argparse
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from star1.endpoints import Endpoint, Sampling, read_settings
+from star1.errors import CoverageError, Star1Error
+from star1.llm import Client
+from star1.parsing import ReplyError
+from star1.progress import Progress
+from star1.records import Row, write_rows
+from star1.replies import Store
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Where a stage asks, how, and where the replies are kept."""
+
+    endpoint: Endpoint
+    sampling: Sampling
+    replies: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a stage's rows; `kept` and `quarantined` together are the rows that went in, in order.
+
+    Attributes:
+        stage: name of the stage.
+        kept: rows with their new field.
+        quarantined: {id, stage, reason, detail, reply} of the rows without.
+        exempt: quarantined rows that say nothing about the model, and do not count for coverage.
+        asked: requests sent.
+        answered: requests answered without sending.
+        readings: how replies were read, by count.
+        bad_lines: lines of the store that could not be read.
+    """
+
+    stage: str
+    kept: list[Row]
+    quarantined: list[Row]
+    exempt: int
+    asked: int
+    answered: int
+    readings: Counter[str]
+    bad_lines: int
+
+    @property
+    def reasons(self) -> str:
+        """Reasons of the quarantined rows with their counts, the most frequent first."""
+        counts = Counter(row["reason"] for row in self.quarantined)
+        return ", ".join(
+            f"{reason} {count}" for reason, count in sorted(counts.items(), key=lambda one: (-one[1], one))
+        )
+
+    @property
+    def coverage(self) -> float:
+        """Share of the rows that the model could be asked about which were kept; 0 where there were none."""
+        total = len(self.kept) + len(self.quarantined) - self.exempt
+        return len(self.kept) / total if total else 0.0
+
+    def summary(self) -> str:
+        """The stage's one line."""
+        rows = len(self.kept) + len(self.quarantined)
+        parts = [f"{self.stage}: {rows} rows, {self.answered} answered from the store, {self.asked} asked"]
+        parts.append(f"{len(self.kept)} kept, {len(self.quarantined)} quarantined")
+        if self.quarantined:
+            parts[-1] += f" ({self.reasons})"
+        if loose := {how: count for how, count in sorted(self.readings.items()) if _is_loose(how)}:
+            parts.append("read with leniency: " + ", ".join(f"{how} {count}" for how, count in loose.items()))
+        if self.bad_lines:
+            parts.append(f"{self.bad_lines} unreadable lines in the store of replies")
+        return "; ".join(parts)
+
+
+def _is_loose(how: str) -> bool:
+    return "comma" in how or "literal" in how or "quotes" in how or "repair" in how
+
+
+def call_flags(description: str | None, single: bool = True) -> argparse.ArgumentParser:
+    """The flags that all stages with model calls share; `single` adds one input and one output."""
+    parser = argparse.ArgumentParser(description=description)
+    if single:
+        parser.add_argument("--input", type=Path, required=True, help="rows, JSON Lines")
+        parser.add_argument("--output", type=Path, required=True, help="rows with their new field")
+    parser.add_argument("--quarantine", type=Path, required=True, help="rows without a readable reply, with reasons")
+    parser.add_argument("--replies", type=Path, required=True, help="the stage's store of replies; appended to")
+    parser.add_argument("--policy", type=Path, required=True, help="folder of the policy pack")
+    parser.add_argument("--endpoint", required=True, help="the model's endpoint, JSON")
+    parser.add_argument("--sampling", default="{}", help="decoding settings, JSON")
+    parser.add_argument("--coverage", type=float, required=True, help="smallest share of rows with a readable reply")
+    return parser
+
+
+def read_calls(flags: argparse.Namespace) -> Calls:
+    """The stage's endpoint, sampling and store, from its flags.
+
+    Raises:
+        SettingError: a value that cannot be used.
+    """
+    endpoint = read_settings("--endpoint", flags.endpoint, Endpoint)
+    return Calls(endpoint, read_settings("--sampling", flags.sampling, Sampling), flags.replies)
+
+
+def ask_rows(
+    stage: str,
+    rows: Sequence[Row],
+    handle: Callable[[Client, Row], Awaitable[Row]],
+    calls: Calls,
+    exempt: frozenset[str] = frozenset(),
+) -> Outcome:
+    """Give every row to `handle`, as many at a time as the endpoint has slots.
+
+    Args:
+        stage: name of the stage.
+        rows: rows with an `id`.
+        handle: gives the row with its new field; raises ReplyError for a row that goes to quarantine.
+        calls: endpoint, sampling and store.
+        exempt: reasons for quarantine that do not count for coverage.
+
+    Raises:
+        CallError: the endpoint cannot go on; replies that came are kept.
+        InputError: the store is in use.
+    """
+    with Store(calls.replies, calls.endpoint.secret()) as store:
+        client = Client(calls.endpoint, calls.sampling, store)
+        results = asyncio.run(_go_through(stage, rows, handle, client))
+        return Outcome(
+            stage=stage,
+            kept=[result for result in results if not isinstance(result, ReplyError)],
+            quarantined=[
+                {"id": row["id"], "stage": stage, "reason": one.reason, "detail": one.detail, "reply": one.reply}
+                for row, one in zip(rows, results, strict=True)
+                if isinstance(one, ReplyError)
+            ],
+            exempt=sum(isinstance(result, ReplyError) and result.reason in exempt for result in results),
+            asked=client.asked,
+            answered=client.answered,
+            readings=client.readings,
+            bad_lines=store.bad_lines,
+        )
+
+
+async def _go_through(
+    stage: str, rows: Sequence[Row], handle: Callable[[Client, Row], Awaitable[Row]], client: Client
+) -> list[Row | ReplyError]:
+    results: list[Row | ReplyError] = [{}] * len(rows)
+    waiting = iter(enumerate(rows))
+    progress = Progress(stage, len(rows))
+
+    async def work() -> None:
+        for place, row in waiting:
+            try:
+                results[place] = await handle(client, row)
+            except ReplyError as error:
+                results[place] = error
+            progress.add()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(client.endpoint.slots, len(rows))):
+                group.create_task(work())
+    except* (Star1Error, OSError) as errors:
+        # One endpoint, one fault: the first says what all the others would.
+        raise errors.exceptions[0] from None
+    finally:
+        progress.close()
+        await client.close()
+    return results
+
+
+def settle(outcome: Outcome, output: Path, quarantine: Path, coverage: float) -> str:
+    """Write the quarantine, see that enough rows were kept, write the rows; gives the summary line.
+
+    Raises:
+        CoverageError: fewer than `coverage` of the rows were kept; the quarantine is written all the same.
+    """
+    write_rows(quarantine, outcome.quarantined)
+    check_coverage(outcome, coverage)
+    write_rows(output, outcome.kept)
+    return outcome.summary()
+
+
+def check_coverage(outcome: Outcome, coverage: float) -> None:
+    """See that enough rows were kept.
+
+    Raises:
+        CoverageError: too few, or no rows at all.
+    """
+    if not outcome.kept or outcome.coverage < coverage:
+        # The workflow removes the outputs of a failed job, so the quarantine is kept apart as well.
+        kept = Path(".work/quarantine") / f"{outcome.stage.replace(' ', '_')}.jsonl"
+        write_rows(kept, outcome.quarantined)
+        total = len(outcome.kept) + len(outcome.quarantined) - outcome.exempt
+        raise CoverageError(
+            outcome.stage,
+            f"{len(outcome.kept)} of {total} rows have a readable reply ({outcome.reasons or 'no rows'})",
+            f"at least {coverage:.1%} of at least one row",
+            f"the replies and reasons are in {kept}, and every reply in the store",
+        )

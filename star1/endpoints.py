@@ -1,0 +1,184 @@
+"""Where a model is asked: the settings of an endpoint, its client, and what may be told about it in messages."""
+
+import json
+import os
+import re
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from star1.errors import SettingError
+from star1.records import file_digest
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+IN_PROCESS_URL = "http://in-process/v1"
+# Shorter fragments of a key are ordinary words too often to be struck out of a message.
+KEY_FRAGMENT = 4
+
+
+class Endpoint(BaseModel):
+    """One model behind one OpenAI-compatible address, or in place of it a rule-based app in this process.
+
+    Attributes:
+        provider: `openai` sends requests over the network; `stand-in` answers by rules, with no language model;
+            `replay` answers from published rows and falls back on the stand-in.
+        model: name that is sent.
+        label: name under which replies are kept and verdicts are reported.
+        base_url: address up to and with the version part; None is the provider's own.
+        key: name of the environment variable that holds the key, never the key; None where no key is needed.
+        slots: requests in flight at a time.
+        timeout_s: longest wait for one reply [s].
+        rows: path of the published rows; `replay` only.
+        retries: further attempts after the first, for faults that pass.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    provider: Literal["stand-in", "replay", "openai"]
+    model: str = Field(min_length=1)
+    label: str = Field(min_length=1)
+    base_url: str | None = None
+    key: str | None = None
+    slots: int = Field(default=8, ge=1, le=1024)
+    timeout_s: float = Field(default=600.0, gt=0)
+    rows: str | None = None
+    retries: int = Field(default=5, ge=0, le=20)
+
+    @field_validator("key")
+    @classmethod
+    def _names_a_variable(cls, key: str | None) -> str | None:
+        if key is not None and not re.fullmatch(r"[A-Z][A-Z0-9_]*", key):
+            raise ValueError("must be the name of an environment variable in capitals, never the key itself")
+        return key
+
+    @field_validator("base_url")
+    @classmethod
+    def _plain_url(cls, url: str | None) -> str | None:
+        if url is not None:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("must start with http:// or https:// and name a host")
+            if parts.username or parts.password or parts.query:
+                raise ValueError("must not hold a user name, a password or a query: keys come from the environment")
+        return url
+
+    @model_validator(mode="after")
+    def _declared(self) -> "Endpoint":
+        # A number made without a language model must never pass for one made with it.
+        if self.provider != "openai" and self.provider not in self.label:
+            raise ValueError(f"label must say {self.provider!r}, since no language model answers")
+        if (self.provider == "replay") != (self.rows is not None):
+            raise ValueError("rows (the published rows to answer from) goes with provider 'replay' and with no other")
+        return self
+
+    def identity(self) -> str:
+        """The name that replies are kept under: the label, and for in-process answers what they are made from."""
+        if self.provider == "openai":
+            return self.label
+        from star1.standin import RULES
+
+        rows = f" {file_digest(self.rows)[:16]}" if self.rows else ""
+        return f"{self.label} [{RULES}{rows}]"
+
+    def secret(self) -> str | None:
+        """The key, read from the environment.
+
+        Raises:
+            SettingError: the variable is unset or empty.
+        """
+        if self.provider != "openai" or self.key is None:
+            return None
+        if not (secret := os.environ.get(self.key, "").strip()):
+            raise SettingError(
+                f"endpoint {self.label!r}",
+                f"environment variable {self.key} is not set",
+                "the endpoint's key in it",
+                f"export {self.key}=… in the shell, or use the stand-in",
+            )
+        return secret
+
+
+class Sampling(BaseModel):
+    """Decoding settings of a request; a field that is not set is not sent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    temperature: float | None = Field(default=None, ge=0)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    seed: int | None = None
+    reasoning_effort: str | None = None
+    # What only some servers know (top_k, repetition_penalty, ...): sent as further fields of the request body.
+    extra_body: dict[str, Any] | None = None
+
+    def sent(self) -> dict[str, Any]:
+        """The fields of the request's body that are set; those of `extra_body` stand beside the others."""
+        fields = self.model_dump(exclude_none=True)
+        return {**fields.pop("extra_body", {}), **fields}
+
+
+def read_settings(flag: str, text: str, model: type[Settings]) -> Settings:
+    """Read the JSON value of a flag into its model.
+
+    Raises:
+        SettingError: not JSON, an unknown field, or a value that cannot be used; the value itself is not repeated.
+    """
+    try:
+        return model.model_validate(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise SettingError(flag, f"not JSON ({error.msg} at {error.pos})", f"a JSON {model.__name__}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join([flag, *map(str, first["loc"])])
+        raise SettingError(where, first["msg"], f"the fields {', '.join(model.model_fields)}") from None
+
+
+def connect(endpoint: Endpoint) -> "AsyncOpenAI":
+    """A client for `endpoint`; in-process answers go through the same request and response code as remote ones.
+
+    Raises:
+        SettingError: the key's environment variable is not set.
+    """
+    secret = endpoint.secret()
+    import httpx2
+    import openai
+
+    if endpoint.provider == "openai":
+        try:
+            http: httpx2.AsyncClient = openai.DefaultAioHttpClient(timeout=endpoint.timeout_s)
+        except RuntimeError:  # aiohttp is not installed: the default transport does the same, slower.
+            http = openai.DefaultAsyncHttpxClient(timeout=endpoint.timeout_s)
+    else:
+        http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=_app(endpoint)))
+    url = endpoint.base_url or DEFAULT_BASE_URL if endpoint.provider == "openai" else IN_PROCESS_URL
+    return openai.AsyncOpenAI(
+        api_key=secret or "none", base_url=url, timeout=endpoint.timeout_s, max_retries=0, http_client=http
+    )
+
+
+def _app(endpoint: Endpoint) -> Any:
+    if endpoint.provider == "replay":
+        from star1.replay import replay_app
+
+        return replay_app(endpoint.rows or "")
+    from star1.standin import app
+
+    return app
+
+
+def redact(text: str, secret: str | None) -> str:
+    """Strike the key out of a text, and words that start or end as it does (providers echo keys in part)."""
+    if not secret or len(secret) < KEY_FRAGMENT:
+        return text
+    text = text.replace(secret, "[key]")
+    if len(secret) < 3 * KEY_FRAGMENT:
+        return text
+    start, end = re.escape(secret[:KEY_FRAGMENT]), re.escape(secret[-KEY_FRAGMENT:])
+    return re.sub(rf"{start}[^\s\"',]*|[^\s\"',:]*{end}", "[key]", text)

@@ -1,0 +1,197 @@
+"""The store of model replies: append-only JSON Lines that outlive crashes, so that no reply is paid for twice."""
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import orjson
+
+from star1.errors import InputError
+
+# Part of every key: raise it when what is sent for the same arguments changes.
+VERSION = 1
+SYNC_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model answered, as it came."""
+
+    content: str
+    reasoning_content: str | None = None
+    finish_reason: str | None = None
+    refusal: str | None = None
+    note: str = ""
+
+
+def reply_key(
+    label: str,
+    messages: Sequence[Mapping[str, str]],
+    sampling: Mapping[str, Any],
+    template: str,
+    response_format: Mapping[str, Any] | None = None,
+    sample: int = 0,
+) -> str:
+    """SHA-256 that names a request by what decides its reply: never by address, key, time-out or retries."""
+    parts = {
+        "version": VERSION,
+        "label": label,
+        "messages": list(messages),
+        "sampling": dict(sampling),
+        "response_format": response_format,
+        "sample": sample,
+        "template": template,
+    }
+    # Canonical form: sorted keys, no blanks; a lone surrogate in a prompt must not stop the run.
+    try:
+        canonical = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        canonical = repr(sorted(parts.items())).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(canonical).hexdigest()
+
+
+class Store:
+    """One stage's replies on disk, open for one writer.
+
+    A record is on disk before its reply is used. A half-written last line (a killed run) is cut off and kept in
+    `<path>.torn`; a line in the middle that cannot be read is counted in `bad_lines` and passed over.
+
+    Args:
+        path: the file; made when missing.
+        secret: a key that must never reach the disk.
+
+    Raises:
+        InputError: another process is writing to the file.
+    """
+
+    def __init__(self, path: str | Path, secret: str | None = None) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # orjson escapes quotes and backslashes, so the bytes to look for are those of the key inside a JSON string.
+        self._secret = orjson.dumps(secret)[1:-1] if secret else b""
+        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            self._lock()
+            self.bad_lines = 0
+            self._places: dict[str, tuple[int, int]] = {}
+            self._size = self._cut_torn_tail()
+            self._index()
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self._synced = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """The store itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def __len__(self) -> int:
+        """Number of requests with a reply."""
+        return len(self._places)
+
+    def get(self, key: str) -> Reply | None:
+        """The reply kept under `key`, or None. Failures are never given back."""
+        if (place := self._places.get(key)) is None:
+            return None
+        start, length = place
+        record = orjson.loads(os.pread(self._fd, length, start))
+        return Reply(**record["reply"], note=record["note"])
+
+    def keep(self, record: Mapping[str, Any], reply: Reply | None) -> None:
+        """Append one attempt: an answered one with its reply, or with None a failed one."""
+        record = {"version": VERSION, "status": "failed" if reply is None else "ok", **record}
+        if reply is not None:
+            record["reply"] = {
+                name: value for name, value in asdict(reply).items() if value is not None and name != "note"
+            }
+            record["note"] = reply.note
+        record["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+        if self._secret and self._secret in line:
+            line = line.replace(self._secret, b"[key]")
+        start = self._size
+        self._append(line)
+        if reply is not None:
+            self._places[record["key"]] = (start, len(line))
+
+    def close(self) -> None:
+        """Bring everything to the disk and let the next writer in."""
+        if self._fd >= 0:
+            os.fdatasync(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _append(self, line: bytes) -> None:
+        done = 0
+        try:
+            while done < len(line):
+                done += os.write(self._fd, line[done:])
+        except OSError:
+            # A full disk: take the half record back, so that what is there stays readable.
+            os.ftruncate(self._fd, self._size)
+            raise
+        self._size += len(line)
+        if time.monotonic() - self._synced >= SYNC_EVERY_S:
+            os.fdatasync(self._fd)
+            self._synced = time.monotonic()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                self.path,
+                "another process is writing to this store of replies",
+                "one writer at a time",
+                "wait until the other run has ended, or stop it",
+            ) from None
+
+    def _cut_torn_tail(self) -> int:
+        """Cut a last line without its end off and keep it aside; gives the size that remains."""
+        size = os.fstat(self._fd).st_size
+        with open(self.path, "rb") as file:
+            end = _end_of_last_line(file, size)
+            if end == size:
+                return size
+            file.seek(end)
+            torn = file.read()
+        with open(f"{self.path}.torn", "ab") as aside:
+            aside.write(torn + b"\n")
+        os.ftruncate(self._fd, end)
+        return end
+
+    def _index(self) -> None:
+        start = 0
+        with open(self.path, "rb") as file:
+            for line in file:
+                try:
+                    record = orjson.loads(line)
+                    if record["status"] == "ok" and record["reply"] is not None:
+                        self._places[record["key"]] = (start, len(line))
+                except (orjson.JSONDecodeError, KeyError, TypeError):
+                    self.bad_lines += 1
+                start += len(line)
+
+
+def _end_of_last_line(file: IO[bytes], size: int, block: int = 1 << 16) -> int:
+    end = size
+    while end > 0:
+        start = max(0, end - block)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0

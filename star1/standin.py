@@ -1,0 +1,145 @@
+"""The stand-in: an in-process app that answers like a model endpoint, by transparent rules and with no language model.
+
+It makes the whole pipeline run without key, network or GPU, and every reply names it. A role is recognised from what
+the prompt shows, never from its wording: which texts stand between `[BEGIN name …]` and `[END name …]`, whether there
+are category definitions (`- "name": …`), policy texts (`# Policy: name`) or a form for scores
+(`"criterion": <integer from 0 to 10>`).
+
+| shown | role | rule |
+|---|---|---|
+| no delimited text | benign_reason | a short helpful answer, never a refusal |
+| question, definitions | categorize | words shared with each definition, rare ones count more; none shared: Other |
+| question, policies | reason | thinking that cites a rule of a policy, then a refusal with a kind alternative |
+| question alone | benign_rewrite | a harmless question about the same subject |
+| question, thinking, answer, policies | score | refusal, citation, leaks and length are looked for |
+| question, thinking, answer | benign_score | help, and a word of the question, are looked for |
+| question, response | judge_refusal | words of refusal in the first sentences |
+| question, response, definitions | judge_guard | safe when refused, or when no definition shares a word |
+
+What varies (wording, the few worse answers) is decided by a digest of the question: equal requests get equal replies.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from star1.standin_rules import ROLES, Shown
+
+# Part of the stored replies' keys: raise the number when a rule or a wording changes.
+RULES = "stand-in-rules-v1"
+FINGERPRINT = f"{RULES}: no language model"
+
+DELIMITED = re.compile(r"^\[BEGIN (\w+) ([0-9a-f]{16})\]\n(.*?)\n\[END \1 \2\]$", re.DOTALL | re.MULTILINE)
+DEFINITION = re.compile(r'^- "([^"\n]+)": (.+)$', re.MULTILINE)
+POLICY = re.compile(r"^# Policy: (.+)$", re.MULTILINE)
+MARK = re.compile(r'"(\w+)": <integer from (-?\d+) to (-?\d+)>')
+
+Messages = Sequence[Mapping[str, str]]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A reply's text, and the words that say where it came from."""
+
+    text: str
+    fingerprint: str
+
+
+def read_prompt(text: str) -> Shown:
+    """What a prompt shows; text between delimiters is data, and nothing in it is taken for a part of the prompt."""
+    fields: dict[str, str] = {}
+
+    def take(match: re.Match[str]) -> str:
+        fields.setdefault(match[1], match[3])
+        return ""
+
+    rest = DELIMITED.sub(take, text)
+    if not fields:
+        return Shown({"question": text}, {}, {}, {}, bare=True)
+    return Shown(fields, *_material(rest), bare=False)
+
+
+@lru_cache(maxsize=256)
+def _material(rest: str) -> tuple[dict[str, str], dict[str, str], dict[str, tuple[int, int]]]:
+    """Definitions, policy texts and ranges of scores; the same for many prompts, and so read once."""
+    parts = POLICY.split(rest)[1:]
+    marks = {name: (int(low), int(high)) for name, low, high in MARK.findall(rest)}
+    return dict(DEFINITION.findall(rest)), dict(zip(parts[::2], parts[1::2], strict=True)), marks
+
+
+def role_of(shown: Shown) -> str:
+    """The name of the prompt that shows this."""
+    if shown.bare:
+        return "benign_reason"
+    if "thinking" in shown.fields:
+        return "score" if shown.policies else "benign_score"
+    if "response" in shown.fields:
+        return "judge_guard" if shown.definitions else "judge_refusal"
+    if shown.policies:
+        return "reason"
+    return "categorize" if shown.definitions else "benign_rewrite"
+
+
+def answer(messages: Messages) -> Answer:
+    """The stand-in's reply to a conversation: to its first message, whatever was said since."""
+    shown = read_prompt(messages[0]["content"])
+    return Answer(ROLES[role_of(shown)](shown), FINGERPRINT)
+
+
+def make_app(reply: Callable[[Messages], Answer]) -> App:
+    """An ASGI app with the two paths of an OpenAI-compatible endpoint that clients use."""
+
+    async def serve(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        body = bytearray()
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        status, content = _respond(scope["method"], scope["path"], bytes(body), reply)
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": orjson.dumps(content)})
+
+    return serve
+
+
+def _respond(method: str, path: str, body: bytes, reply: Callable[[Messages], Answer]) -> tuple[int, dict[str, Any]]:
+    if (method, path) == ("GET", "/v1/models"):
+        return 200, {"object": "list", "data": [{"id": RULES, "object": "model", "owned_by": "star1"}]}
+    if (method, path) != ("POST", "/v1/chat/completions"):
+        return 404, {"error": {"message": f"no such path: {path}", "code": "not_found"}}
+    try:
+        messages = orjson.loads(body)["messages"]
+        found = reply(messages)
+    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError) as error:
+        return 400, {"error": {"message": f"not a chat request ({type(error).__name__})", "code": "bad_request"}}
+    # There are no tokens without a tokenizer: what is counted is words.
+    read, written = sum(len(one["content"].split()) for one in messages), len(found.text.split())
+    return 200, {
+        "id": "chatcmpl-stand-in",
+        "object": "chat.completion",
+        "created": 0,
+        "model": RULES,
+        "system_fingerprint": found.fingerprint,
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": found.text},
+            }
+        ],
+        "usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written},
+    }
+
+
+app = make_app(answer)
