@@ -33,7 +33,7 @@ $(READY): envs/local.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else f"make: Python {sys.version.split()[0]}; expected 3.11. Hint: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check "uv>=0.9,<1"
-	$(BIN)/uv pip install -q --python $(BIN)/python $(TORCH) -r envs/local.lock
+	$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python $(TORCH) -r envs/local.lock
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	touch $@
 
@@ -46,6 +46,7 @@ lint: setup
 	star1 dvc-yaml --check
 
 lock:
+	rm -f envs/local.lock
 	$(BIN)/uv pip compile -q --python-version 3.11 $(TORCH) --no-emit-find-links --extra models --extra dev pyproject.toml \
 	    --custom-compile-command "make lock" -o envs/local.lock
 	sed -i 's/^torch==\([0-9.]*\)+cpu/torch==\1/' envs/local.lock

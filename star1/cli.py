@@ -51,7 +51,7 @@ def sync_engines(args: argparse.Namespace) -> None:
     from star1.workflow import sync
 
     replies = sync.track_replies()
-    recorded = sync.to_dvc()
+    recorded = sync.to_dvc(args.fresh)
     told = sync.to_snakemake() if args.both else []
     sync.remember()
     parts = [f"{len(recorded)} stages recorded in dvc.lock", f"{len(told)} told to snakemake"]
@@ -66,7 +66,10 @@ def preset(args: argparse.Namespace) -> None:
     changed = presets.apply(args.name, args.set)
     if changed:
         dvcfile.write()
-    say(f"params.yaml: {len(changed)} values changed" + (f" ({', '.join(changed[:12])}{', ...' if len(changed) > 12 else ''})" if changed else ""))
+    say(
+        f"params.yaml: {len(changed)} values changed"
+        + (f" ({', '.join(changed[:12])}{', ...' if len(changed) > 12 else ''})" if changed else "")
+    )
 
 
 def check_params(_: argparse.Namespace) -> None:
@@ -102,7 +105,9 @@ def say(line: str) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    root = argparse.ArgumentParser(prog="star1", description="The STAR-1 pipeline: checks and book-keeping around the workflow.")
+    root = argparse.ArgumentParser(
+        prog="star1", description="The STAR-1 pipeline: checks and book-keeping around the workflow."
+    )
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     command = commands.add_parser("dvc-yaml", help="generate dvc.yaml from the rules")
     command.add_argument("--check", action="store_true", help="only compare; exit status 1 when out of step")
@@ -110,12 +115,17 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("plan", help="what snakemake and dvc would run; exit status 1 when they differ")
     command.add_argument("--json", action="store_true", help="as one JSON object")
     command.set_defaults(do=plan)
-    command = commands.add_parser("sync", help="keep dvc.lock and Snakemake's records equal (runs by itself after a run)")
+    command = commands.add_parser(
+        "sync", help="keep dvc.lock and Snakemake's records equal (runs by itself after a run)"
+    )
     command.add_argument("--both", action="store_true", help="also tell Snakemake what DVC holds to be up to date")
+    command.add_argument("--fresh", nargs="*", metavar="STAGE", help="the stages that Snakemake holds to be up to date")
     command.set_defaults(do=sync_engines)
     command = commands.add_parser("preset", help="write a preset or single values into params.yaml")
     command.add_argument("name", nargs="?", help="a file of presets/, without .yaml")
-    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a single value, for example curate.size=500")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a single value, for example curate.size=500"
+    )
     command.set_defaults(do=preset)
     command = commands.add_parser("check-params", help="check params.yaml")
     command.set_defaults(do=check_params)

@@ -81,10 +81,12 @@ class Endpoint(BaseModel):
         """The name that replies are kept under: the label, and for in-process answers what they are made from."""
         if self.provider == "openai":
             return self.label
-        from star1.standin import RULES
+        from star1 import standin, standin_rules, standin_wording
 
-        rows = f" {file_digest(self.rows)[:16]}" if self.rows else ""
-        return f"{self.label} [{RULES}{rows}]"
+        # A changed rule or wording gives other answers: what was answered by the old ones must not be served for them.
+        sources = [str(module.__file__) for module in (standin, standin_rules, standin_wording)]
+        made_from = [file_digest(path)[:12] for path in [*sources, *([self.rows] if self.rows else [])]]
+        return f"{self.label} [{standin.RULES} {' '.join(made_from)}]"
 
     def secret(self) -> str | None:
         """The key, read from the environment.

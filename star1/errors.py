@@ -1,4 +1,7 @@
-"""Errors that a user can act on, all in one form: `where: what was found; what was expected. Hint: what to do.`"""
+"""Errors that a user can act on, in one form.
+
+`where: what was found; what was expected. Hint: what to do.`
+"""
 
 import sys
 from collections.abc import Callable

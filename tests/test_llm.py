@@ -320,9 +320,18 @@ def test_unusable_endpoints_are_refused_without_repeating_the_value(change: dict
     assert "--endpoint" in str(error.value)
 
 
-def test_the_label_of_an_in_process_endpoint_is_kept_with_its_rules() -> None:
-    """Replies made by other rules are not taken for these."""
-    assert stand_in().identity() == "stand-in (no language model) [stand-in-rules-v1]"
+def test_the_label_of_an_in_process_endpoint_is_kept_with_its_rules(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Replies made by other rules or wording are not taken for these."""
+    from star1 import standin_wording
+
+    before = stand_in().identity()
+    assert before.startswith("stand-in (no language model) [stand-in-rules-v1 ")
+    changed = tmp_path / "wording.py"
+    changed.write_text(Path(standin_wording.__file__).read_text() + "# another wording\n")
+    monkeypatch.setattr(standin_wording, "__file__", str(changed))
+    assert stand_in().identity() != before
 
 
 def test_redact_strikes_the_key_and_its_ends() -> None:

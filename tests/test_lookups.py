@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from conftest import ROOT
-
 from star1.workflow.lookups import LookUp, Params, Setting, canonical, code
+from tests.conftest import ROOT
 
 
 def test_setting_is_its_value_on_the_command_line_and_its_name_in_the_record() -> None:
@@ -45,5 +44,7 @@ def test_code_finds_modules_imported_directly_indirectly_and_inside_functions(tm
 
 
 def test_code_of_real_scripts() -> None:
-    assert {"scripts/summarize.py", "star1/tables.py", "star1/stats.py", "star1/records.py"} <= set(code("summarize", ROOT))
+    assert {"scripts/summarize.py", "star1/tables.py", "star1/stats.py", "star1/records.py"} <= set(
+        code("summarize", ROOT)
+    )
     assert "star1/sft.py" not in code("collect", ROOT)

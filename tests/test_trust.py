@@ -20,7 +20,9 @@ def made(name: str, text: str = "made", **record: object) -> None:
     """An output as Snakemake leaves it: the file, and a record with the file's modification time."""
     Path(name).parent.mkdir(parents=True, exist_ok=True)
     Path(name).write_text(text)
-    trust.write_record(name, {"rule": "r", "params": ["p"], "endtime": os.lstat(name).st_mtime, "input_checksums": {}, **record})
+    trust.write_record(
+        name, {"rule": "r", "params": ["p"], "endtime": os.lstat(name).st_mtime, "input_checksums": {}, **record}
+    )
 
 
 def reason(name: str) -> str | None:

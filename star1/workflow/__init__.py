@@ -1,1 +1,1 @@
-"""One DAG, two engines: Snakemake's rules are the source, and DVC's file and lock are made from and kept in step with them."""
+"""One DAG, two engines: Snakemake's rules are the source, DVC's file and lock are kept in step with them."""

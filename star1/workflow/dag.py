@@ -1,7 +1,7 @@
 """The DAG of jobs, read through Snakemake's API.
 
-The calls used here are private ones of the 9.27 series (hence the narrow pin in pyproject.toml); everything else in this package
-reads the DAG through this file only.
+The calls used here are private ones of the 9.27 series (hence the narrow pin in pyproject.toml); everything else in this
+package reads the DAG through this file only.
 """
 
 import contextlib
@@ -23,13 +23,14 @@ CHECKPOINT_MANIFEST = "manifest.json"
 
 @contextlib.contextmanager
 def load_dag(snakefile: str = "Snakefile", *, check_trust: bool = False) -> Iterator[tuple[Any, Any]]:
-    """Plan the whole DAG in the working directory, without running anything; gives Snakemake's workflow and DAG objects.
+    """Plan the whole DAG in the working directory, without running anything; gives Snakemake's workflow and DAG.
 
     Args:
         snakefile: the file to plan.
         check_trust: whether reading the Snakefile may compare outputs with their records (see `star1.workflow.trust`).
     """
     from snakemake.api import SnakemakeApi
+    from snakemake.exceptions import WorkflowError
     from snakemake.settings.types import DAGSettings, OutputSettings, Quietness, RerunTrigger, ResourceSettings
 
     before = os.environ.get(TRUST_CHECK_OFF)
@@ -47,6 +48,9 @@ def load_dag(snakefile: str = "Snakefile", *, check_trust: bool = False) -> Iter
             workflow._prepare_dag(forceall=False, ignore_incomplete=True, lock_warn_only=True)
             workflow._build_dag()
             yield workflow, workflow.dag
+    except WorkflowError as error:
+        said = " ".join(str(error).split())
+        raise Star1Error(snakefile, said, "rules that Snakemake can plan", "`snakemake -n` tells more.") from error
     finally:
         if before is None:
             os.environ.pop(TRUST_CHECK_OFF, None)

@@ -17,7 +17,7 @@ IN_GIT = ("results/metrics/", "results/tables/")
 
 
 def out_path(output: str) -> str:
-    """What DVC tracks for an output: a checkpoint is the folder that its manifest lists, every other output is the file."""
+    """What DVC tracks for an output: of a checkpoint the folder that its manifest lists, else the file."""
     path = Path(output)
     return path.parent.as_posix() if path.name == CHECKPOINT_MANIFEST else path.as_posix()
 
@@ -41,7 +41,7 @@ def stage(job: Any) -> dict[str, Any]:
 
 
 def in_step_stage(workflow: Any) -> dict[str, Any]:
-    """The stage that fails while dvc.yaml is out of step: it depends on what shapes the DAG (rules, lists in params.yaml)."""
+    """The stage that fails while dvc.yaml is out of step; it depends on what shapes the DAG: rules, lists in params.yaml."""
     root = Path.cwd().resolve()
     files = [Path(file.get_path_or_uri(secret_free=False)) for file in workflow.included]
     names = {path.resolve().relative_to(root).as_posix() for path in files}
@@ -51,17 +51,26 @@ def in_step_stage(workflow: Any) -> dict[str, Any]:
     return entry
 
 
-def text() -> str:
-    """dvc.yaml as the rules and params.yaml in the working directory call for it."""
-    with load_dag() as (workflow, dag):
-        stages = {IN_STEP: in_step_stage(workflow)}
-        stages |= {stage_name(job): stage(job) for job in jobs(dag)}
+def text(workflow: Any, dag: Any) -> str:
+    """dvc.yaml as a planned DAG calls for it."""
+    stages = {IN_STEP: in_step_stage(workflow)}
+    stages |= {stage_name(job): stage(job) for job in jobs(dag)}
     return HEADER + yaml.safe_dump({"stages": stages}, sort_keys=False, width=1000, allow_unicode=True)
 
 
-def write() -> bool:
-    """Bring dvc.yaml in step; gives whether it had to change."""
-    new, path = text(), Path("dvc.yaml")
+def planned_text() -> str:
+    """dvc.yaml as the rules and params.yaml in the working directory call for it."""
+    with load_dag() as (workflow, dag):
+        return text(workflow, dag)
+
+
+def write(new: str | None = None) -> bool:
+    """Bring dvc.yaml in step; gives whether it had to change.
+
+    Args:
+        new: its text, if that is known already.
+    """
+    new, path = planned_text() if new is None else new, Path("dvc.yaml")
     if path.exists() and path.read_text("utf-8") == new:
         return False
     write_text(path, new)
@@ -75,5 +84,5 @@ def check() -> None:
         Star1Error: it is out of step.
     """
     path = Path("dvc.yaml")
-    if not path.exists() or path.read_text("utf-8") != text():
+    if not path.exists() or path.read_text("utf-8") != planned_text():
         raise Star1Error("dvc.yaml", "out of step with the rules", "what the rules generate", "run `star1 dvc-yaml`.")

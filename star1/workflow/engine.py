@@ -6,8 +6,8 @@ import sys
 from typing import Any
 
 from star1.errors import Star1Error
-from star1.workflow import sync, trust
-from star1.workflow.dag import TRUST_CHECK_OFF, digest
+from star1.workflow import dvcfile, sync, trust
+from star1.workflow.dag import TRUST_CHECK_OFF, digest, jobs, stage_name
 from star1.workflow.stage import STAGE_DIGEST
 
 INSIDE_DVC = "DVC_STAGE"
@@ -36,11 +36,21 @@ def on_start(workflow: Any) -> None:
                 )
 
 
-def on_end() -> None:
+def show_results() -> None:
+    """The tables, and where everything lies, at the end of a run that a person started."""
+    if INSIDE_DVC not in os.environ:
+        subprocess.run([sys.executable, "-m", "star1.cli", "show"], check=False)
+
+
+def on_end(workflow: Any) -> None:
     """After a run, whether it succeeded or not: keep the digests of what was made, then tell DVC."""
     trust.seal()
     if INSIDE_DVC in os.environ:
         sync.track_replies()
         return
-    # In a process of its own: this one still holds Snakemake's plan and its logging.
-    subprocess.run([sys.executable, "-m", "star1.cli", "sync"], check=False)
+    dag = workflow.dag
+    fresh = [stage_name(job) for job in jobs(dag) if not dag.needrun(job) or dag.finished(job)]
+    if not workflow.dag_settings.targets:  # the whole DAG, so that dvc.yaml can be made from it
+        dvcfile.write(dvcfile.text(workflow, dag))
+    # In a process of its own: DVC's logging does not go together with Snakemake's.
+    subprocess.run([sys.executable, "-m", "star1.cli", "sync", "--fresh", *fresh], check=False)

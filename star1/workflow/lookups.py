@@ -1,4 +1,4 @@
-"""What a rule reads besides its files: values of params.yaml and the code behind its script, both visible to both engines."""
+"""What a rule reads besides its files, visible to both engines: values of params.yaml and the code behind its script."""
 
 import ast
 import functools
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def canonical(value: Any) -> str:
-    """A value as JSON that is the same text for equal values: sorted keys, and 1.0 written as 1, as YAML readers differ there."""
+    """A value as JSON, the same text for equal values: keys sorted, and 1.0 written as 1, since YAML readers differ there."""
     return json.dumps(_plain(value), sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
@@ -26,8 +26,8 @@ def _plain(value: Any) -> Any:
 class Setting(str):
     """A value of params.yaml as it stands on a command line: text as it is, everything else as JSON.
 
-    Snakemake compares the *set* of recorded parameter values, without their names, so that two values changing places, or one
-    taking a value that another already has, would pass unseen. It records `repr`, so that is where the name stands.
+    Snakemake compares the *set* of recorded parameter values, without their names: two values that change places, or one
+    that takes a value which another has already, would pass unseen. It records `repr`, so that is where the name stands.
     """
 
     path: str
@@ -56,7 +56,7 @@ class LookUp:
     Args:
         params: the whole of params.yaml.
         path: keys joined by dots; wildcards may stand in it, for example `finetune.runs.{run}`.
-        names: if given, `path` has one `{}` for each of these names in turn, and the value is a mapping from name to value.
+        names: if given, `path` has a `{}` for each of these names in turn, and the value is a mapping from name to value.
     """
 
     def __init__(self, params: Mapping[str, Any], path: str, names: Sequence[str] | None = None) -> None:
@@ -80,8 +80,8 @@ class LookUp:
 class Params:
     """params.yaml as the rules see it.
 
-    Calling it gives a look-up for one job's parameter; `value` and `names` give what shapes the DAG itself, and remember that it
-    does.
+    Calling it gives a look-up for one job's parameter; `value` and `names` give what shapes the DAG itself, and remember
+    that it does.
     """
 
     def __init__(self, params: Mapping[str, Any]) -> None:
@@ -109,7 +109,7 @@ class Params:
 @functools.cache
 def _imports(path: Path, root: Path) -> frozenset[Path]:
     """The project's own modules that a module names in an import, also inside functions."""
-    names = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"), str(path))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)

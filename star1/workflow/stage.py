@@ -18,7 +18,7 @@ def main() -> None:
     rule, digest, *outputs = sys.argv[1:]
     os.environ[STAGE_DIGEST] = digest
     options = ["--nolock", "--force", "--allowed-rules", rule, "--quiet", "all", "--", *outputs]
-    os.execv(sys.executable, [sys.executable, "-m", "snakemake", *options])
+    os.execv(sys.executable, [sys.executable, "-m", "snakemake", *options])  # noqa: S606
 
 
 if __name__ == "__main__":

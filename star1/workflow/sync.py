@@ -1,16 +1,17 @@
 """Keep the two engines' books equal: what one holds to be up to date, and made right, the other is told.
 
-`dvc.lock` is the one committed record. Snakemake's records are local and are made from it where they are missing (a fresh clone
-after `dvc pull`) or old (after `dvc repro`, a DVC run-cache hit, `git checkout` with `dvc checkout`).
+`dvc.lock` is the one committed record. Snakemake's records are local and are made from it where they are missing (a
+fresh clone after `dvc pull`) or old (after `dvc repro`, a DVC run-cache hit, `git checkout` with `dvc checkout`).
 """
 
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,18 @@ def dvc_repo() -> Iterator[Any]:
     """DVC's repository in the working directory, locked."""
     from dvc.repo import Repo
 
+    quiet_dvc()
     with Repo(".") as repo, repo.lock:
         yield repo
 
 
+def quiet_dvc() -> None:
+    """DVC's hints (what to `git add`, that an empty quarantine is empty) are noise at the end of a run."""
+    logging.getLogger("dvc").setLevel(logging.ERROR)
+
+
 def dvc_plan() -> tuple[set[str], set[str]]:
-    """The stages that `dvc repro` may run, and those of them that changed themselves rather than through what they depend on."""
+    """The stages that `dvc repro` may run, and those among them that changed themselves."""
     import networkx
 
     with dvc_repo() as repo:
@@ -49,14 +56,21 @@ def dvc_plan() -> tuple[set[str], set[str]]:
         return names, {stage.addressing for stage in changed}
 
 
-def to_dvc() -> list[str]:
+def to_dvc(fresh: Collection[str] | None = None) -> list[str]:
     """Record in dvc.lock every stage that Snakemake holds to be up to date and DVC does not; gives their names.
 
     Never `dvc commit` by hand for this: it takes whatever lies there for right.
+
+    Args:
+        fresh: the stages that Snakemake holds to be up to date, if that is known already; dvc.yaml is in step then.
     """
-    dvcfile.write()
-    fresh_for_dvc = dvc_plan()[1]
-    names = sorted(fresh_for_dvc - set(snakemake_plan())) if fresh_for_dvc else []
+    if fresh is None:
+        dvcfile.write()
+    stale_for_dvc = dvc_plan()[1]
+    if stale_for_dvc and fresh is None:
+        names = sorted(stale_for_dvc - set(snakemake_plan()))
+    else:
+        names = sorted(stale_for_dvc & {*(fresh or ()), dvcfile.IN_STEP})
     if names:
         _commit(set(names))
     remember()
@@ -64,7 +78,7 @@ def to_dvc() -> list[str]:
 
 
 def _commit(names: set[str]) -> None:
-    """`dvc commit -f` of several stages with one lock and one write of dvc.lock (by name it reads the index once per stage)."""
+    """`dvc commit -f` of several stages with one lock and one write of dvc.lock (by name it reads the index for each)."""
     with dvc_repo() as repo:
         stages = [stage for stage in repo.index.stages if stage.addressing in names]
         for stage in stages:
@@ -80,16 +94,19 @@ def track_replies() -> bool:
         return False
     from dvc.repo import Repo
 
+    quiet_dvc()
+    tracked = Path(f"{REPLIES}.dvc")
+    before = tracked.read_bytes() if tracked.exists() else b""
     with Repo(".") as repo:
-        before = Path(f"{REPLIES}.dvc").read_bytes() if Path(f"{REPLIES}.dvc").exists() else b""
-        if before and not any(stage.changed() for stage in repo.stage.load_all(f"{REPLIES}.dvc")):
-            return False
-        repo.add([REPLIES])
-        return Path(f"{REPLIES}.dvc").read_bytes() != before
+        with repo.lock:
+            changed = not before or any(stage.changed() for stage in repo.stage.load_all(str(tracked)))
+        if changed:
+            repo.add([REPLIES])
+    return changed and tracked.read_bytes() != before
 
 
 def to_snakemake() -> list[str]:
-    """Write Snakemake's record of every stage that DVC holds to be up to date and Snakemake does not; gives their names."""
+    """Write Snakemake's record of every stage that DVC alone holds to be up to date; gives their names."""
     from snakemake.settings.types import ExecutionSettings
 
     stale_for_dvc = dvc_plan()[0]
@@ -112,11 +129,13 @@ def to_snakemake() -> list[str]:
 
 
 def _state(untrusted: dict[str, str]) -> str:
-    """Names what the last look at DVC's lock was about: the lock and the outputs that Snakemake alone would not trust."""
+    """Names what a look at DVC's lock was about: the lock, and the outputs that Snakemake alone would not trust."""
     lock, digests = Path("dvc.lock"), trust.Digests()
-    contents = {output: digests.of_output(output) for output in untrusted}
+    # An input that changed is a change for DVC as well: its lock has nothing new to say about it.
+    changed = [output for output, reason in untrusted.items() if not reason.startswith(trust.INPUT)]
+    contents = {output: digests.of_output(output) for output in changed}
     digests.save()
-    text = json.dumps([lock.read_text("utf-8") if lock.exists() else "", untrusted, contents], sort_keys=True)
+    text = json.dumps([lock.read_text("utf-8") if lock.exists() else "", contents], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -139,9 +158,9 @@ def _outputs() -> list[str]:
 def check_trust() -> None:
     """Bring Snakemake's records in step with dvc.lock and with what lies there, before a plan is made.
 
-    Costs some milliseconds when nothing changed. When dvc.lock or an output changed since the last look, what DVC holds to be up
-    to date is taken over (in a process of its own, since that needs a DAG); whatever is then still not what its record says is
-    marked to run again.
+    Costs some milliseconds when nothing changed. When dvc.lock or an output changed since the last look, what DVC holds to
+    be up to date is taken over (in a process of its own, since that needs a DAG); whatever is then still not what its
+    record says is marked to run again.
     """
     if Path(".snakemake/locks").is_dir() and any(Path(".snakemake/locks").iterdir()):
         return  # another snakemake is at work here: its files and records are on the move

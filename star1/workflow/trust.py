@@ -1,11 +1,12 @@
 """Is the file that lies there the one that its record is about?
 
-Snakemake decides from a record per output (`.snakemake/metadata`) and never looks at the output's content. Alone it would take a
-hand-edited output, an old file put back by `dvc checkout`, or the record that a *failed* job leaves, for a finished job's work.
-So a record carries the SHA-256 of the output it was written for, and each start compares: an output is trusted if its content is
-the recorded one, or (no digest yet) if it still has the very modification time at which Snakemake saw its job end, and if the
-content of every input is the recorded one, whatever the file times say. The record of an output that is not trusted gets a marked
-parameter, so that Snakemake plans the job again and says why; the mark goes when the right content is back.
+Snakemake decides from a record per output (`.snakemake/metadata`) and never looks at the output's content. Alone it would
+take a hand-edited output, an old file put back by `dvc checkout`, or the record that a *failed* job leaves, for a finished
+job's work. So a record carries the SHA-256 of the output it was written for, and each start compares: an output is trusted
+if its content is the recorded one, or (no digest yet) if it still has the very modification time at which Snakemake saw
+its job end, and if the content of every input is the recorded one, whatever the file times say. The record of an output
+that is not trusted gets a marked parameter, so that Snakemake plans the job again and says why; the mark goes when the
+right content is back.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from star1.workflow.dag import CHECKPOINT_MANIFEST
 METADATA = Path(".snakemake/metadata")
 DIGESTS = Path(".snakemake/star1/digests.json")
 MARK = "NOT TRUSTED: "
+INPUT = "its input "
 RECORD_FORMAT = 6
 NAME_MAX = 254
 RACY_S = 2.0
@@ -115,7 +117,7 @@ def distrust(output: str, record: dict[str, Any], digests: Digests) -> str | Non
     for path, checksum in (record.get("input_checksums") or {}).items():
         now = digests.of(path)
         if now is not None and f"sha256:{now}" != checksum:
-            return f"its input {path} changed"
+            return f"{INPUT}{path} changed"
     return None
 
 
@@ -146,7 +148,7 @@ def outputs_of_dvc() -> list[str]:
 
 
 def mark_untrusted(outputs: list[str], untrusted: dict[str, str]) -> None:
-    """Mark the records of untrusted outputs, take the mark off the others, and keep the digest of each trusted output."""
+    """Mark the records of untrusted outputs, take marks off the others, and keep the digest of each trusted output."""
     digests = Digests()
     for output in outputs:
         before = read_record(output)
@@ -163,7 +165,7 @@ def mark_untrusted(outputs: list[str], untrusted: dict[str, str]) -> None:
 
 
 def seal() -> None:
-    """Give every trusted record the digest of its output. Run when jobs have ended, before anything can touch the files."""
+    """Give every trusted record the digest of its output: when jobs have ended, before anything can touch the files."""
     outputs, digests = recorded_outputs(), Digests()
     untrusted = survey(outputs, digests)
     digests.save()

@@ -1,0 +1,85 @@
+# The STAR-1 pipeline: from public prompt sets to a safety-aligned reasoning model and the tables about it.
+#
+#   snakemake                                     run what is not up to date, on this machine
+#   snakemake -n                                  say what would run, and why
+#   dvc repro                                     the same rules, driven by DVC; `dvc pull` fetches released artifacts
+#
+# Every value that can change a result stands in params.yaml; what depends on what stands in the rules, and nowhere else.
+
+import sys
+
+from snakemake.utils import min_version
+
+from star1 import params
+from star1.errors import Star1Error
+from star1.workflow import engine
+from star1.workflow.inputs import Inputs
+from star1.workflow.lookups import Params, code
+
+min_version("9.27")
+
+try:
+    P = Params(params.load())
+    engine.before_plan(workflow)
+except Star1Error as error:
+    sys.exit(f"error: {error}")
+
+SOURCES = P.names("collect.sources")
+DECONTAMINATE = P.names("collect.benchmarks")
+BENCHMARKS = P.names("generate.benchmarks")
+MODELS = P.names("generate.models")
+RUNS = P.names("finetune.runs")
+# One image a kind of work; used with `--sdm apptainer`, else the environment that Snakemake runs in.
+IMAGES = {kind: f"containers/{kind}.sif" for kind in ("data", "finetune", "vllm")}
+inputs = Inputs(P)
+
+
+wildcard_constraints:
+    **{name: r"[A-Za-z0-9][A-Za-z0-9_+-]*" for name in ("source", "benchmark", "published", "model", "run")},
+
+
+# Rule files in running order; each is one stage of the paper.
+include: "rules/fetch.smk"
+include: "rules/collect.smk"
+include: "rules/categorize.smk"
+include: "rules/reason.smk"
+include: "rules/score.smk"
+include: "rules/curate.smk"
+include: "rules/benign.smk"
+include: "rules/finetune.smk"
+include: "rules/generate.smk"
+include: "rules/judge.smk"
+include: "rules/summarize.smk"
+
+
+localrules:
+    all,
+
+
+# Every published artifact by name: one that is deleted is stale for both engines.
+rule all:
+    default_target: True
+    input:
+        rules.collect.output,
+        rules.categorize.output,
+        rules.reason.output,
+        rules.score.output,
+        rules.curate.output,
+        rules.benign_keep.output,
+        expand(rules.finetune.output, run=RUNS),
+        expand(rules.generate.output, model=MODELS),
+        expand(rules.judge.output, model=MODELS),
+        rules.summarize.output,
+
+
+onstart:
+    engine.on_start(workflow)
+
+
+onsuccess:
+    engine.on_end(workflow)
+    engine.show_results()
+
+
+onerror:
+    engine.on_end(workflow)

@@ -1,0 +1,31 @@
+# finetune: supervised fine-tuning of a base model on the final data set, loss on thinking and answer (paper 3.1).
+#
+# in:  models/base/{base}/, data/star1.jsonl and whatever else the run names
+# out: models/{run}/                          a checkpoint; its manifest.json lists the files
+#      results/metrics/finetune-{run}.json    loss curve, tokens, times
+
+
+rule finetune:
+    """Fine-tune {input.base} on {input.data} with {params.settings}."""
+    input:
+        code=code("finetune"),
+        base=inputs.base,
+        data=inputs.training_data,
+    output:
+        checkpoint="models/{run}/manifest.json",
+        metrics="results/metrics/finetune-{run}.json",
+    log:
+        "logs/finetune/{run}.log",
+    container:
+        IMAGES["finetune"]
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=1440,
+    params:
+        run=P("finetune.runs.{run}"),
+        settings=P("finetune.settings"),
+    shell:
+        "python -m scripts.finetune --run {wildcards.run} --base {input.base} --data {input.data} --choices {params.run:q}"
+        " --settings {params.settings:q} --threads {threads} --metrics {output.metrics} --output {output.checkpoint}"
+        " 2>&1 | tee {log}"

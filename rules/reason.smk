@@ -1,0 +1,33 @@
+# reason: answer each prompt with reasoning over the policies of its categories (paper 2.2).
+#
+# in:  data/categorized.jsonl
+# out: data/cot.jsonl                 + response: <think>...</think> and the answer
+#      data/quarantine/reason.jsonl   rows without a trace, each with its reason
+
+
+rule reason:
+    """Reason with {params.endpoint}."""
+    input:
+        code=code("reason"),
+        policy=inputs.prompts("reason"),
+        published=inputs.replayed_rows("teacher"),
+        rows="data/categorized.jsonl",
+    output:
+        rows="data/cot.jsonl",
+        quarantine="data/quarantine/reason.jsonl",
+    log:
+        "logs/reason.log",
+    container:
+        IMAGES["data"]
+    resources:
+        mem_mb=4000,
+        runtime=1440,
+    params:
+        endpoint=P(inputs.endpoint("teacher")),
+        sampling=P("reason.sampling"),
+        coverage=P("reason.coverage"),
+        pack=P("policy.pack"),
+    shell:
+        "python -m scripts.reason --input {input.rows} --output {output.rows} --quarantine {output.quarantine}"
+        " --replies data/replies/reason.jsonl --policy policies/{params.pack} --endpoint {params.endpoint:q}"
+        " --sampling {params.sampling:q} --coverage {params.coverage} 2>&1 | tee {log}"

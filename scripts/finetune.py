@@ -1,0 +1,40 @@
+"""Fine-tune a base model on rows of question and response: `models/{run}/`, with its manifest last."""
+
+import argparse
+
+import orjson
+
+from star1 import checkpoints, threads
+from star1.errors import run
+from star1.records import write_json
+
+
+def main() -> None:
+    """Parse flags, train, publish the checkpoint and say what was learnt."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", required=True, help="name of the run")
+    parser.add_argument("--base", required=True, help="manifest of the base model")
+    parser.add_argument("--data", required=True, nargs="+", help="rows, JSON Lines")
+    parser.add_argument("--settings", required=True, type=orjson.loads, help="fields of star1.sft.Settings, as JSON")
+    parser.add_argument(
+        "--choices", default={}, type=orjson.loads, help="what this run alone sets (think, seed), as JSON"
+    )
+    parser.add_argument("--output", required=True, help="manifest of the checkpoint")
+    parser.add_argument("--metrics", required=True, help="loss of each update, and times")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    args = parser.parse_args()
+    clock = threads.use(args.threads)
+    from star1 import sft  # torch reads the number of threads when it is loaded
+
+    staging = checkpoints.staging("finetune", args.run)
+    settings = sft.settings_from(
+        args.settings | {key: args.choices[key] for key in {"think", "seed"} & {*args.choices}}
+    )
+    made = sft.finetune(checkpoints.folder_of(args.base), args.data, settings, staging)
+    checkpoints.publish(staging, checkpoints.folder_of(args.output), "sft", made["record"])
+    write_json(args.metrics, clock() | {"history": made["history"]})
+    print(f"finetune {args.run}: {sft.summary(made['record'])}")
+
+
+if __name__ == "__main__":
+    run(main)

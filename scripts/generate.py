@@ -1,0 +1,38 @@
+"""Let a model answer benchmarks: `results/generations/{model}/{benchmark}.jsonl`."""
+
+import argparse
+from pathlib import Path
+
+import orjson
+
+from star1 import engines, threads
+from star1.errors import run
+
+
+def main() -> None:
+    """Parse flags, generate for all benchmarks with one load of the model, write them and count."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="name of the model in results")
+    parser.add_argument("--checkpoint", help="manifest of its checkpoint; engine openai can do without")
+    parser.add_argument("--engine", required=True, help="transformers, vllm or openai")
+    parser.add_argument("--benchmarks", required=True, nargs="+", action="extend", help="NAME=INPUT:OUTPUT each")
+    parser.add_argument(
+        "--sampling", required=True, type=orjson.loads, help="fields of star1.engines.Sampling, as JSON"
+    )
+    parser.add_argument("--options", type=orjson.loads, default={}, help="options of the engine, as JSON")
+    parser.add_argument("--work", default=".work/generate", help="folder for finished rows of a job that was killed")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    args = parser.parse_args()
+    threads.use(args.threads)
+    model = engines.open_model(args.model, args.checkpoint, args.engine)
+    pairs = [engines.parse_benchmark(text) for text in args.benchmarks]
+    work = Path(args.work) / args.model / "rows.jsonl"
+    sampling = engines.sampling_from(args.sampling)
+    rows = engines.generate_benchmarks(model, args.engine, pairs, sampling, args.options, work)
+    cut = sum(row["finish_reason"] == "length" for row in rows)
+    unanswered = sum(row["answer"] is None for row in rows)
+    print(f"generate {args.model}: {len(rows)} rows, {cut} cut off at max_tokens, {unanswered} without an answer")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,101 @@
+"""Presets: what differs from the default params.yaml, written into it with its comments kept."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from star1 import params
+from star1.errors import SettingError
+from star1.records import write_text
+
+# Section and key are merged; what stands under a key of a table (a source, an endpoint, a run) is replaced whole.
+MERGED_LEVELS = 2
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 140
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    return yaml
+
+
+def merge(values: Any, changes: Mapping[str, Any], level: int = 0) -> None:
+    """Put `changes` into `values`, in place; an entry of a table that is null in `changes` is taken out."""
+    for key, change in changes.items():
+        if isinstance(change, Mapping) and isinstance(values.get(key), Mapping) and level < MERGED_LEVELS:
+            merge(values[key], change, level + 1)
+        elif change is None and level == MERGED_LEVELS:
+            values.pop(key, None)
+        else:
+            values[key] = change
+
+
+def assignment(text: str) -> dict[str, Any]:
+    """Read `section.key=value` as nested changes; the value is YAML.
+
+    Raises:
+        SettingError: it has no `=`.
+    """
+    path, sign, value = text.partition("=")
+    if not sign or not path:
+        raise SettingError("--set", repr(text), "section.key=value")
+    changes: Any = YAML(typ="safe", pure=True).load(value)
+    for key in reversed(path.split(".")):
+        changes = {key: changes}
+    return dict(changes)
+
+
+def apply(preset: str | None, assignments: Sequence[str], path: Path = Path("params.yaml")) -> list[str]:
+    """Write a preset and single values into the params file; gives the keys that changed.
+
+    Nothing is written unless the result passes every check.
+
+    Raises:
+        SettingError: no such preset, or the result has mistakes.
+    """
+    yaml = _yaml()
+    values = yaml.load(path.read_text("utf-8"))
+    before = params.read_yaml(path)
+    if preset is not None:
+        merge(values, _read_preset(preset, path.parent / "presets"))
+    for text in assignments:
+        merge(values, assignment(text))
+    out = io.StringIO()
+    yaml.dump(values, out)
+    trial = path.with_name(f".{path.name}.trial")
+    try:
+        write_text(trial, out.getvalue())
+        params.load(trial, path.parent)
+        after = params.read_yaml(trial)
+    except params.ParamsError as error:
+        raise params.ParamsError(
+            [line.replace(str(trial), f"{path} with {preset or 'the new values'}") for line in error.lines]
+        ) from None
+    finally:
+        trial.unlink(missing_ok=True)
+    changed = list(differences("", before, after))
+    if changed:
+        write_text(path, out.getvalue())
+    return changed
+
+
+def _read_preset(name: str, folder: Path) -> dict[str, Any]:
+    file = folder / f"{name}.yaml"
+    if not file.is_file():
+        names = ", ".join(sorted(one.stem for one in folder.glob("*.yaml")))
+        raise SettingError(f"preset {name!r}", f"no file {file}", f"one of {names}")
+    return params.read_yaml(file)
+
+
+def differences(path: str, before: Any, after: Any) -> list[str]:
+    """The keys whose values differ, joined by dots."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        keys = list(dict.fromkeys([*before, *after]))
+        return [
+            one for key in keys for one in differences(f"{path}.{key}".lstrip("."), before.get(key), after.get(key))
+        ]
+    return [] if before == after and type(before) is type(after) else [path]

@@ -1,0 +1,67 @@
+"""Which files a job reads, where that depends on params.yaml: functions of wildcards and parameters only, for both engines."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from star1.params import OWN_DATA
+from star1.workflow.lookups import Params
+
+InputFunction = Callable[[Any], list[str]]
+
+
+class Inputs:
+    """The input files of rules, from params.yaml.
+
+    Args:
+        params: params.yaml as the rules see it.
+    """
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+        self.pack = Path("policies") / str(params.value("policy.pack"))
+
+    def local_files(self, table: str) -> InputFunction:
+        """The files of a table entry that lie on this machine; what comes over the network is pinned instead."""
+
+        def files(wildcards: Any) -> list[str]:
+            fetch = self.params.values["fetch"]
+            entry = fetch[table][wildcards[0]]
+            folder = {"bundled": ".", "mirror": fetch["mirror"]}.get(entry["kind"])
+            if folder is None:
+                return []
+            paths = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
+            return [os.path.normpath(os.path.join(folder, path)) for path in paths]
+
+        return files
+
+    def endpoint(self, role: str) -> str:
+        """Where in params.yaml the endpoint of a role stands."""
+        return f"llm.endpoints.{self.params.value(f'llm.roles.{role}')}"
+
+    def replayed_rows(self, role: str) -> list[str]:
+        """The released rows that a replay endpoint answers from; none for other endpoints."""
+        endpoint = self.params.values["llm"]["endpoints"][self.params.value(f"llm.roles.{role}")]
+        return [endpoint["rows"]] if endpoint["provider"] == "replay" else []
+
+    def prompts(self, *names: str) -> list[str]:
+        """The files of the policy pack behind some prompts: categories and rubrics, the prompts, and policy texts where shown."""
+        files = [self.pack / "policy.yaml", *(self.pack / "prompts" / f"{name}.md" for name in (*names, "repair"))]
+        if {"reason", "score"} & set(names):
+            files += sorted((self.pack / "policies").glob("*.md"))
+        return [str(path) for path in files]
+
+    def checkpoint(self, model: str) -> str:
+        """The manifest of a base model or of a run."""
+        folder = "models/base" if model in self.params.values["fetch"]["models"] else "models"
+        return f"{folder}/{model}/manifest.json"
+
+    def base(self, wildcards: Any) -> str:
+        """The base model of a run."""
+        return self.checkpoint(str(self.params.value(f"finetune.runs.{wildcards.run}.base")))
+
+    def training_data(self, wildcards: Any) -> list[str]:
+        """The data sets of a run."""
+        names = self.params.value(f"finetune.runs.{wildcards.run}.data")
+        return [OWN_DATA.get(name, f"data/published/{name}.jsonl") for name in names]

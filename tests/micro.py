@@ -1,0 +1,65 @@
+"""For tests: a micro Qwen2 checkpoint with random weights, made in about a second."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from star1 import checkpoints, sft, tiny
+from star1.dialogues import dialogues
+from star1.records import Row
+
+torch = pytest.importorskip("torch")
+SETTINGS = tiny.Settings(
+    hidden_size=32,
+    intermediate_size=48,
+    layers=2,
+    vocabulary=500,
+    context=256,
+    docstring_characters=2000,
+    dialogues=60,
+    update_tokens=512,
+    pack_tokens=256,
+    precision="float32",
+)
+ROWS: list[Row] = dialogues(12, 3)
+
+
+def fresh_accelerate() -> None:
+    """Forget accelerate's process-wide settings, so that a test can choose another precision."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def tokenizer_and_model(settings: tiny.Settings = SETTINGS) -> tuple[Any, Any]:
+    """Tokenizer trained on a few dialogues, and random weights."""
+    rows = dialogues(60, 1)
+    tokenizer = tiny.make_tokenizer([f"{row['question']}\n{row['response']}" for row in rows], settings)
+    return tokenizer, tiny.make_model(tokenizer, settings)
+
+
+def checkpoint(folder: Path) -> Path:
+    """A finished checkpoint with random weights in `folder`."""
+    tokenizer, model = tokenizer_and_model()
+    with torch.no_grad():
+        for parameter in model.model.layers.parameters():
+            parameter.mul_(20)  # else tied embeddings make it repeat its last token, whatever the prompt
+    staging = folder.parent / f"{folder.name}.staging"
+    tokenizer.save_pretrained(staging)
+    model.config.dtype = torch.bfloat16
+    model.to(torch.bfloat16).save_pretrained(staging)
+    checkpoints.publish(staging, folder, "tiny", {"made": "for tests"})
+    return folder
+
+
+def weights_digest(folder: Path) -> str:
+    """Digest of a checkpoint's weights, from its manifest."""
+    return str(checkpoints.read_manifest(folder)["files"]["model.safetensors"]["sha256"])
+
+
+def small_settings(**changes: Any) -> sft.Settings:
+    """Settings of a fine-tuning run of seconds."""
+    values = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2, "pack_tokens": 256, "max_tokens": 256}
+    made: sft.Settings = sft.settings_from({**values, "precision": "float32", **changes})
+    return made

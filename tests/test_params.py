@@ -1,0 +1,114 @@
+"""params.yaml is checked as a whole, and every mistake is told with key, value and what was allowed."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from star1 import params
+from tests.conftest import ROOT
+
+
+def write(tmp_path: Path, change: dict[str, Any] | None = None, text: str | None = None) -> Path:
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for key, value in (change or {}).items():
+        place = values
+        *parents, last = key.split(".")
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(values) if text is None else text)
+    return path
+
+
+def mistakes(path: Path) -> list[str]:
+    with pytest.raises(params.ParamsError) as caught:
+        params.load(path, ROOT)
+    return caught.value.lines
+
+
+def test_default_params_have_no_mistakes() -> None:
+    assert set(params.load(ROOT / "params.yaml", ROOT)) == set(params.Params.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("curate.sise", 3, "curate.sise: unknown key; expected one of size. Hint: did you mean size?"),
+        ("curate.size", "many", "curate.size: 'many' (str); expected a valid integer."),
+        ("curate.size", 0, "curate.size: 0 (int); expected greater than or equal to 1."),
+        ("curate.size", True, "curate.size: True (bool); expected a valid integer."),
+        ("collect.tfidf_threshold", 1.5, "collect.tfidf_threshold: 1.5 (float); expected less than or equal to 1."),
+        ("collect.tfidf_threshold", float("nan"), "collect.tfidf_threshold: nan"),
+        ("collect.ngram_survivor", "last", "collect.ngram_survivor: 'last' (str); expected 'first' or 'as_published'."),
+        ("collect.sources", [], "collect.sources: [] (list)"),
+        ("collect.sources", ["neighborhood"], "Hint: did you mean neighbourhood?"),
+        ("collect.sources", ["school", "school"], "collect.sources: a name twice"),
+        ("generate.benchmarks", ["strongrejct"], "Hint: did you mean strongreject?"),
+        ("generate.models", ["star2"], "generate.models: 'star2', which nothing is called"),
+        ("generate.engine", "vlm", "generate.engine: 'vlm' (str); expected 'transformers', 'vllm' or 'openai'."),
+        ("llm.roles.judge", "nobody", "llm.roles.judge: 'nobody', which nothing is called"),
+        ("llm.endpoints.stand-in.label", "GPT-4o", "label must say 'stand-in'"),
+        ("llm.endpoints.stand-in.key", "sk-123", "must be the name of an environment variable"),
+        ("policy.pack", "star2", "policy.pack: no policies/star2/policy.yaml; expected one of star1"),
+        (
+            "finetune.runs.tiny",
+            {"base": "tiny", "data": ["star1"], "think": True, "seed": 1},
+            "a name that a base model has",
+        ),
+        ("finetune.runs.star1.data", ["star2"], "finetune.runs.star1.data: 'star2'"),
+        ("finetune.runs.a/b", {"base": "tiny", "data": ["star1"], "think": True, "seed": 1}, "finetune.runs.a/b"),
+        ("fetch.models.tiny.kind", "huge", "fetch.models.tiny"),
+        ("fetch.sources.school.path", "bundled/sources/none.txt", "fetch.sources.school.path: no file"),
+        ("fetch.sources.school.kind", "mirror", "fetch.sources.school: of kind mirror, and fetch.mirror is null"),
+        ("fetch.sources.school.sha", "0", "fetch.sources.school.sha: unknown key"),
+    ],
+)
+def test_every_mistake_names_key_value_and_what_is_allowed(tmp_path: Path, key: str, value: Any, expected: str) -> None:
+    lines = mistakes(write(tmp_path, {key: value}))
+    assert any(expected in line for line in lines), lines
+    assert all(line.startswith(str(tmp_path / "params.yaml")) and "\n" not in line for line in lines)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    change = {"curate.size": -1, "score.coverage": 2.0, "generate.engine": "none", "judge.extra": 1}
+    assert len(mistakes(write(tmp_path, change))) == 4
+
+
+def test_missing_section_and_key(tmp_path: Path) -> None:
+    text = "\n".join(line for line in (ROOT / "params.yaml").read_text().splitlines() if "pool_ngram" not in line)
+    assert any("collect.pool_ngram: missing" in line for line in mistakes(write(tmp_path, text=text)))
+    assert len(mistakes(write(tmp_path, text="policy: {pack: star1}\n"))) == len(params.Params.model_fields) - 1
+
+
+def test_value_that_the_two_engines_would_read_differently(tmp_path: Path) -> None:
+    text = (ROOT / "params.yaml").read_text().replace("learning_rate: 0.002,", "learning_rate: 2e-3,")
+    assert "2e-3" in text
+    assert any(
+        "finetune.settings.learning_rate" in line and "version of YAML" in line
+        for line in mistakes(write(tmp_path, text=text))
+    )
+
+
+@pytest.mark.parametrize("text", ["a: [", "just text", "", "a: 1\na: 2\n", "- a\n"])
+def test_not_a_mapping(tmp_path: Path, text: str) -> None:
+    assert len(mistakes(write(tmp_path, text=text))) == 1
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    assert "no such file" in mistakes(tmp_path / "params.yaml")[0]
+
+
+def test_sections_have_the_fields_of_the_settings_they_become() -> None:
+    """The sections are checked without loading torch, so their fields are written again; here they are held together."""
+    from star1 import engines, sft, tiny
+
+    def fields(kind: Any) -> set[str]:
+        return {field.name for field in dataclasses.fields(kind)}
+
+    assert set(params.Training.model_fields) == fields(sft.Settings) - {"think", "seed"}
+    assert set(params.TinyModel.model_fields) - {"kind"} <= fields(tiny.Settings)
+    assert set(params.Decoding.model_fields) == fields(engines.Sampling)

@@ -1,0 +1,65 @@
+"""Presets are written into params.yaml as a whole or not at all, and its comments stay."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from star1 import params, presets
+from star1.errors import SettingError
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for name in ("presets", "bundled", "policies"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    return tmp_path / "params.yaml"
+
+
+def test_single_values_change_nothing_else(project: Path) -> None:
+    before = project.read_text()
+    assert presets.apply(None, ["curate.size=77", "collect.tfidf_threshold=0.55"], project) == [
+        "collect.tfidf_threshold",
+        "curate.size",
+    ]
+    values = yaml.safe_load(project.read_text())
+    assert (values["curate"]["size"], values["collect"]["tfidf_threshold"]) == (77, 0.55)
+    comments = [line for line in before.splitlines() if line.lstrip().startswith("#")]
+    assert [line for line in project.read_text().splitlines() if line.lstrip().startswith("#")] == comments
+    assert presets.apply(None, ["curate.size=77"], project) == []
+
+
+def test_mirror_preset_with_a_mirror(project: Path, shared: Path) -> None:
+    changed = presets.apply("mirror", [f"fetch.mirror={shared / 'sources'}"], project)
+    values = params.load(project, project.parent)
+    assert "curate.size" in changed
+    assert values["curate"]["size"] == 1000
+    assert values["fetch"]["benchmarks"]["xstest"]["format"] == "jsonl"  # an entry is replaced whole
+    assert "category" not in values["fetch"]["benchmarks"]["strongreject"]
+    assert values["llm"]["roles"]["teacher"] == "replay"
+    assert values["llm"]["roles"]["judge"] == "stand-in"  # what the preset does not name stays
+
+
+def test_mirror_that_is_not_there_names_every_missing_file(project: Path) -> None:
+    before = project.read_text()
+    with pytest.raises(params.ParamsError) as caught:
+        presets.apply("mirror", ["fetch.mirror=nowhere"], project)
+    assert len(caught.value.lines) == 15
+    assert all("does fetch.mirror name the right folder?" in line for line in caught.value.lines)
+    assert project.read_text() == before
+    assert sorted(path.name for path in project.parent.iterdir()) == ["bundled", "params.yaml", "policies", "presets"]
+
+
+def test_unknown_preset_and_broken_assignment(project: Path) -> None:
+    with pytest.raises(SettingError, match=r"one of .*mirror"):
+        presets.apply("miror", [], project)
+    with pytest.raises(SettingError, match=r"section.key=value"):
+        presets.apply(None, ["curate.size"], project)
+
+
+def test_null_takes_an_entry_out(project: Path) -> None:
+    presets.apply(None, ["finetune.runs.star1+benign=null", "generate.models=[tiny, star1]"], project)
+    assert list(yaml.safe_load(project.read_text())["finetune"]["runs"]) == ["star1"]

@@ -1,0 +1,40 @@
+"""Scripts: thin, one for each rule, and named so that they shadow nothing."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if path.stem != "__init__")
+
+
+def test_script_names_shadow_no_importable_module() -> None:
+    taken = [name for name in SCRIPTS if name in sys.stdlib_module_names or importlib.util.find_spec(name)]
+    assert taken == []
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_script_is_short_and_used_by_a_rule(name: str) -> None:
+    assert len((ROOT / "scripts" / f"{name}.py").read_text().splitlines()) <= 40
+    rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    assert re.search(rf"python -m scripts\.{name}\b", rules)
+    assert f'code("{name}")' in rules
+
+
+def test_every_script_explains_its_flags() -> None:
+    for name in SCRIPTS:
+        done = subprocess.run(
+            [sys.executable, "-m", f"scripts.{name}", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert "--output" in done.stdout or "--json" in done.stdout or "--benchmarks" in done.stdout, name
+
+
+def test_package_root_holds_no_code() -> None:
+    """It is in no rule's code list, so it must have nothing that could change a result."""
+    lines = Path(ROOT / "star1" / "__init__.py").read_text().strip().splitlines()
+    assert len(lines) == 3
