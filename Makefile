@@ -1,6 +1,7 @@
 # make run    set up what is missing and run the whole DAG with the values of params.yaml
 # make test   set up and run all tests
 # make pull   set up and fetch the released artifacts of the default run instead of making them
+# make release  the maintainers' way to renew those artifacts
 # make lint   all static checks          make lock   resolve the environment anew          make clean   remove .venv and scratch
 
 SHELL := bash
@@ -15,11 +16,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 FIND_LINKS := $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 TORCH := $(if $(FIND_LINKS),$(addprefix --find-links ,$(FIND_LINKS)),--torch-backend $(if $(shell command -v nvidia-smi),auto,cpu))
 
-.PHONY: run test pull setup lint lock clean
+.PHONY: run test pull release setup lint lock clean
 .DEFAULT_GOAL := run
 
 run: setup
-	snakemake --quiet host reason
+	snakemake --quiet host reason rules
 
 pull: setup
 	dvc pull
@@ -36,6 +37,13 @@ $(READY): envs/local.lock pyproject.toml
 	$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python $(TORCH) -r envs/local.lock
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	touch $@
+
+# Make the default run anew and put its artifacts into the store that `make pull` reads; commit the result.
+release: setup
+	snakemake --quiet host reason rules
+	star1 plan
+	dvc push
+	dvc gc --workspace --cloud --force
 
 lint: setup
 	ruff check

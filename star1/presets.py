@@ -34,19 +34,27 @@ def merge(values: Any, changes: Mapping[str, Any], level: int = 0) -> None:
             values[key] = change
 
 
-def assignment(text: str) -> dict[str, Any]:
-    """Read `section.key=value` as nested changes; the value is YAML.
+def assign(values: Any, text: str) -> None:
+    """Put one value where `section.key=value` says, in place; the value is YAML, and null takes out an entry of a table.
 
     Raises:
-        SettingError: it has no `=`.
+        SettingError: it has no `=`, or the path leads through something that is no mapping.
     """
     path, sign, value = text.partition("=")
     if not sign or not path:
         raise SettingError("--set", repr(text), "section.key=value")
-    changes: Any = YAML(typ="safe", pure=True).load(value)
-    for key in reversed(path.split(".")):
-        changes = {key: changes}
-    return dict(changes)
+    *parents, last = path.split(".")
+    for key in parents:
+        values = values.get(key) if isinstance(values, Mapping) else None
+    if not isinstance(values, dict):
+        raise SettingError(
+            "--set", f"{path!r}, and there is no {'.'.join(parents)}", "the path of a value in params.yaml"
+        )
+    found = YAML(typ="safe", pure=True).load(value)
+    if found is None and len(parents) == MERGED_LEVELS:
+        values.pop(last, None)
+    else:
+        values[last] = found
 
 
 def apply(preset: str | None, assignments: Sequence[str], path: Path = Path("params.yaml")) -> list[str]:
@@ -63,7 +71,7 @@ def apply(preset: str | None, assignments: Sequence[str], path: Path = Path("par
     if preset is not None:
         merge(values, _read_preset(preset, path.parent / "presets"))
     for text in assignments:
-        merge(values, assignment(text))
+        assign(values, text)
     out = io.StringIO()
     yaml.dump(values, out)
     trial = path.with_name(f".{path.name}.trial")

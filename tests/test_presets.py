@@ -60,6 +60,12 @@ def test_unknown_preset_and_broken_assignment(project: Path) -> None:
         presets.apply(None, ["curate.size"], project)
 
 
+def test_value_deep_inside_an_entry(project: Path) -> None:
+    assert presets.apply(None, ["fetch.models.tiny.seed=7"], project) == ["fetch.models.tiny.seed"]
+    with pytest.raises(SettingError, match=r"there is no fetch\.model"):
+        presets.apply(None, ["fetch.model.tiny=7"], project)
+
+
 def test_null_takes_an_entry_out(project: Path) -> None:
     presets.apply(None, ["finetune.runs.star1+benign=null", "generate.models=[tiny, star1]"], project)
     assert list(yaml.safe_load(project.read_text())["finetune"]["runs"]) == ["star1"]

@@ -45,6 +45,8 @@ def show_results() -> None:
 def on_end(workflow: Any) -> None:
     """After a run, whether it succeeded or not: keep the digests of what was made, then tell DVC."""
     trust.seal()
+    if not sync.uses_dvc():
+        return
     if INSIDE_DVC in os.environ:
         sync.track_replies()
         return

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from star1.errors import Star1Error
 from star1.records import write_text
 from star1.workflow import dvcfile, trust
 from star1.workflow.dag import TRUST_CHECK_OFF, jobs, load_dag, stage_name
@@ -32,11 +33,21 @@ def snakemake_plan(*, check_trust: bool = True) -> dict[str, str]:
 @contextlib.contextmanager
 def dvc_repo() -> Iterator[Any]:
     """DVC's repository in the working directory, locked."""
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     quiet_dvc()
-    with Repo(".") as repo, repo.lock:
-        yield repo
+    try:
+        with Repo(".") as repo, repo.lock:
+            yield repo
+    except DvcException as error:
+        said = " ".join(str(error).split())
+        raise Star1Error("dvc", said, "a project that DVC can read", "`dvc status` tells more.") from error
+
+
+def uses_dvc() -> bool:
+    """Whether this is a DVC project; a copy without its version control runs with Snakemake alone."""
+    return Path(".dvc").is_dir()
 
 
 def quiet_dvc() -> None:
@@ -166,7 +177,7 @@ def check_trust() -> None:
         return  # another snakemake is at work here: its files and records are on the move
     untrusted = _untrusted()
     seen = json.loads(MEMO.read_text()).get("seen") if MEMO.exists() else None
-    if Path("dvc.lock").exists() and _state(untrusted) != seen:
+    if uses_dvc() and Path("dvc.lock").exists() and _state(untrusted) != seen:
         subprocess.run(
             [sys.executable, "-m", "star1.workflow.sync"],
             env={**os.environ, TRUST_CHECK_OFF: "1"},

@@ -1,0 +1,182 @@
+"""The real workflow end to end, with everything made small; and the released artifacts of the default run."""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+SMALL = [
+    "fetch.models.tiny.dialogues=300",
+    "fetch.models.tiny.docstring_characters=4000",
+    "fetch.models.tiny.context=512",
+    "collect.sources=[neighbourhood, school]",
+    "collect.benchmarks=[strongreject, xstest]",
+    "curate.size=24",
+    "finetune.settings.epochs=1",
+    "generate.benchmarks=[strongreject, xstest, math500]",
+    "generate.sampling.max_tokens=48",
+    "judge.prompts.cut_off=judged",
+]
+# The tests on the small run go to one worker, so that it is made once.
+STAGES_AFTER_CURATE = {
+    "curate",
+    *(f"benign_{step}" for step in ("rewrite", "reason", "score", "keep")),
+    "finetune/star1",
+    "finetune/star1+benign",
+    "generate/star1",
+    "generate/star1+benign",
+    "judge/star1",
+    "judge/star1+benign",
+    "summarize",
+}
+
+
+def tracked_files() -> list[str]:
+    done = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [name for name in done.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def copy_project(target: Path) -> None:
+    """The project as a fresh clone of it would be."""
+    for name in tracked_files():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, target / name)
+    for command in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "c"],
+    ):
+        subprocess.run(["git", *command], cwd=target, check=True)
+
+
+def run(folder: Path, *command: str, ok: bool = True) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    text = done.stdout + done.stderr
+    assert (done.returncode == 0) is ok, f"{' '.join(command)} ended with {done.returncode}:\n{text[-6000:]}"
+    return text
+
+
+def ran(folder: Path, *command: str) -> set[str]:
+    """Run a command; gives the stages that ran under it, by the logs they wrote."""
+    started = time.time()
+    run(folder, *command)
+    logs = (path for path in (folder / "logs").rglob("*.log") if path.stat().st_mtime >= started)
+    return {path.relative_to(folder / "logs").with_suffix("").as_posix() for path in logs}
+
+
+def asked(folder: Path, stage: str) -> int:
+    """How many requests a stage sent in its last run."""
+    found = re.search(r"(\d+) answered from the store, (\d+) asked", (folder / "logs" / f"{stage}.log").read_text())
+    assert found, stage
+    return int(found[2])
+
+
+def clean(folder: Path) -> None:
+    assert "Nothing to be done" in run(folder, "snakemake", "-n")
+    assert "up to date" in run(folder, "dvc", "status")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small run, from a clone without any artifact."""
+    folder = tmp_path_factory.mktemp("small") / "project"
+    copy_project(folder)
+    run(folder, "star1", "preset", *(part for one in SMALL for part in ("--set", one)))
+    text = run(folder, "snakemake", "--quiet", "rules", "host", "reason")
+    assert "NOT A SAFETY RESULT" in text  # the tables stand at the end of a run
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("small")
+def test_small_run_end_to_end(small: Path) -> None:
+    clean(small)
+    assert "Nothing to be done" in run(small, "snakemake")
+    table = json.loads((small / "results/tables/main.json").read_text())
+    assert {one["model"] for one in table["cells"]} == {"tiny", "star1", "star1+benign"}
+    assert all(one["total"] in (30, 60, 20) for one in table["cells"])
+    assert "stand-in (no language model)" in table["notice"]
+    replies = [json.loads(line) for path in (small / "data/replies").glob("*.jsonl") for line in path.open()]
+    assert replies
+    assert all("no language model" in reply["note"] for reply in replies)
+    funnel = json.loads((small / "results/metrics/funnel.json").read_text())
+    rows = sum(1 for _ in (small / "data/collection.jsonl").open())
+    dropped = sum(1 for _ in (small / "data/dropped.jsonl").open())
+    assert rows + dropped == funnel["total"]["rows"] == 70 + 81
+    assert "results/metrics/main.json" in run(small, "dvc", "metrics", "show")
+    assert "collect" in run(small, "dvc", "dag")
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("small")
+def test_one_changed_value_runs_the_same_stages_with_either_engine(small: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / "snakemake", tmp_path / "dvc"]
+    commands = [["snakemake", "--quiet", "rules", "host", "reason"], ["dvc", "repro", "--no-run-cache"]]
+    for folder, command in zip(folders, commands, strict=True):
+        shutil.copytree(small, folder, symlinks=True)
+        run(folder, "star1", "preset", "--set", "curate.size=20")
+        assert ran(folder, *command) == STAGES_AFTER_CURATE
+        assert [asked(folder, f"benign_{step}") for step in ("rewrite", "reason", "score")] == [0, 0, 0]
+        clean(folder)
+    tables = [json.loads((folder / "results/tables/main.json").read_text()) for folder in folders]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("small")
+@pytest.mark.parametrize(
+    ("change", "first", "count"),
+    [
+        ("collect.tfidf_threshold=0.55", "collect", 19),
+        ("score.coverage=0.9", "score", 13),
+        ("finetune.settings.learning_rate=0.001", "finetune-star1", 7),
+        ("summarize.confidence=0.9", "summarize", 1),
+        ("prompt", "categorize", 18),
+    ],
+)
+def test_plans_agree_on_one_changed_value(small: Path, tmp_path: Path, change: str, first: str, count: int) -> None:
+    shutil.copytree(small, tmp_path / "copy", symlinks=True)
+    if change == "prompt":
+        prompt = tmp_path / "copy/policies/star1/prompts/categorize.md"
+        prompt.write_text(prompt.read_text().replace("You sort", "You carefully sort"))
+    else:
+        run(tmp_path / "copy", "star1", "preset", "--set", change)
+    plans = json.loads(run(tmp_path / "copy", "star1", "plan", "--json"))
+    assert plans["snakemake"] == plans["dvc"]
+    assert first in plans["dvc"]
+    assert len(plans["dvc"]) == count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("link", ["copy", "hardlink", "symlink"])
+def test_released_artifacts_are_complete_after_a_bare_pull(tmp_path: Path, link: str) -> None:
+    """Fails when code, rules or parameters changed without a new release: run `make release` and commit."""
+    copy_project(tmp_path)
+    run(tmp_path, "dvc", "config", "cache.type", link)
+    run(tmp_path, "dvc", "pull")
+    clean(tmp_path)
+    table = json.loads((tmp_path / "results/tables/main.json").read_text())
+    harmful, benign = (
+        {
+            one["model"]: one
+            for one in table["cells"]
+            if one["purpose"] == what and one["benchmark"] in ("all", "xstest")
+        }
+        for what in ("harmful", "benign")
+    )
+    for run_name in ("star1", "star1+benign"):
+        assert harmful[run_name]["value"] - harmful["tiny"]["value"] >= 0.5
+    assert benign["star1+benign"]["high"] < benign["star1"]["low"]
+
+
+def test_released_store_is_small() -> None:
+    size = sum(path.stat().st_size for path in (ROOT / "dvc-store").rglob("*") if path.is_file())
+    assert 0 < size < 12e6
