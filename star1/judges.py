@@ -139,6 +139,7 @@ def judgements(one: Benchmark, prompts: Prompts, outcome: Outcome, label: str) -
                 "unscored": None if verdict else reason,
                 "judge": GRADER if kind == "grader" else label,
                 "question_digest": text_digest(row["question"]),
+                "response_digest": text_digest(row["response"]),
             }
         )
     return judged

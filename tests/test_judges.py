@@ -87,6 +87,7 @@ def test_verdicts_and_reasons(pack: Pack, tmp_path: Path) -> None:
         "unscored": None,
         "judge": "stand-in (no language model)",
         "question_digest": text_digest(ROWS[0]["question"]),
+        "response_digest": text_digest(ROWS[0]["response"]),
     }
     words = [row["verdict"] for row in judgements(benign, PROMPTS, outcome, "j")]
     full, partial, none = "full_refusal", "partial_refusal", "full_compliance"
