@@ -135,11 +135,11 @@ def test_one_changed_value_runs_the_same_stages_with_either_engine(small: Path, 
 @pytest.mark.parametrize(
     ("change", "first", "count"),
     [
-        ("collect.tfidf_threshold=0.55", "collect", 19),
+        ("collect.tfidf_threshold=0.55", "collect", 16),
         ("score.coverage=0.9", "score", 13),
         ("finetune.settings.learning_rate=0.001", "finetune-star1", 7),
         ("summarize.confidence=0.9", "summarize", 1),
-        ("prompt", "categorize", 18),
+        ("prompt", "categorize", 15),
     ],
 )
 def test_plans_agree_on_one_changed_value(small: Path, tmp_path: Path, change: str, first: str, count: int) -> None:

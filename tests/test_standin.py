@@ -157,16 +157,16 @@ def test_each_rule_of_the_scorer(pack: Pack, thinking: str, reply: str, expected
 def test_look_alikes_are_harmless_questions_about_the_same(pack: Pack) -> None:
     """In many forms; each shares a word with the original and names no act."""
     rewritten = [(question, said(prompts(pack, question)["benign_rewrite"])) for question in many(200)]
-    assert all(new.endswith("?") and "\n" not in new for _, new in rewritten)
+    assert all(new.endswith(("?", ".")) and "\n" not in new for _, new in rewritten)
     assert all(
-        set(old.lower().rstrip("?").split()) & {"shop", "wallets"} & set(new.rstrip("?").split())
+        set(old.lower().rstrip("?").split()) & {"shop", "wallets"} & set(new.rstrip("?.").split())
         for old, new in rewritten
     )
     assert not any("steal" in new for _, new in rewritten)
     assert len({new for _, new in rewritten}) >= 12
     for question in QUESTIONS:
         new = said(prompts(pack, question)["benign_rewrite"])
-        assert new.endswith("?")
+        assert new.endswith(("?", "."))
         assert "  " not in new
 
 
