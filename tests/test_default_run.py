@@ -156,6 +156,17 @@ def test_plans_agree_on_one_changed_value(small: Path, tmp_path: Path, change: s
 
 
 @pytest.mark.slow
+def test_mirror_preset_plans_the_whole_dag(tmp_path: Path, shared: Path) -> None:
+    copy_project(tmp_path)
+    run(tmp_path, "star1", "preset", "mirror", "--set", f"fetch.mirror={shared / 'sources'}")
+    plans = json.loads(run(tmp_path, "star1", "plan", "--json"))
+    assert plans["snakemake"] == plans["dvc"]
+    assert len(plans["dvc"]) == 34
+    assert "fetch_source-HarmBench" in plans["dvc"]
+    assert "fetch_published-STAR_1" in plans["dvc"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("link", ["copy", "hardlink", "symlink"])
 def test_released_artifacts_are_complete_after_a_bare_pull(tmp_path: Path, link: str) -> None:
     """Fails when code, rules or parameters changed without a new release: run `make release` and commit."""
