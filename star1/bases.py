@@ -9,6 +9,7 @@ from typing import Any
 
 from star1 import checkpoints
 from star1.errors import CallError, InputError, SettingError
+from star1.records import write_text
 
 # Weights in safetensors, and everything small that transformers reads; never pickled weights or code.
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt", "LICENSE*")
@@ -55,7 +56,7 @@ def _tiny(values: dict[str, Any], staging: Path) -> dict[str, Any]:
 
 
 def _hub(repository: str, revision: str, staging: Path) -> dict[str, Any]:
-    """Download a snapshot; files that an interrupted run left in `staging` are not downloaded again."""
+    """Download a snapshot; files of it that an interrupted run left in `staging` are not downloaded again."""
     import httpx
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -63,6 +64,7 @@ def _hub(repository: str, revision: str, staging: Path) -> dict[str, Any]:
     where = f"hub model {repository} @ {revision}"
     try:
         commit = HfApi().model_info(repository, revision=revision).sha
+        _keep_only(f"{repository} @ {commit}", staging)
         snapshot_download(repository, revision=commit, local_dir=staging, allow_patterns=list(PATTERNS))
     except HFValidationError as error:
         raise SettingError(where, str(error), "a repository name") from None
@@ -72,6 +74,14 @@ def _hub(repository: str, revision: str, staging: Path) -> dict[str, Any]:
         raise CallError(where, reason, "a reachable repository", hint) from None
     shutil.rmtree(staging / ".cache", ignore_errors=True)
     return {"repository": repository, "revision": revision, "commit": commit}
+
+
+def _keep_only(source: str, staging: Path) -> None:
+    """Empty `staging` unless what lies there is a part of `source`: files of another model would be published with it."""
+    mark = staging / ".cache" / "source"
+    if not mark.is_file() or mark.read_text("utf-8") != source:
+        checkpoints.empty(staging)
+        write_text(mark, source)
 
 
 def _mirror(path: str, mirror: str | None, staging: Path) -> dict[str, Any]:

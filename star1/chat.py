@@ -73,8 +73,8 @@ def split_thinking(text: str, opened: bool) -> tuple[str | None, str | None]:
         opened: the prompt ended with the opening tag, so that `text` starts inside the think block.
 
     Returns:
-        (thinking, answer). A block that is not closed gives no answer (None); text without a block is all answer.
-        Only the first closing tag counts: what follows it is the answer, as a reader would see it.
+        (thinking, answer). A block that is not closed gives no answer (None), wherever it opens; text without a block
+        is all answer. Only the first closing tag counts: what follows it is the answer, as a reader would see it.
     """
     body = text.lstrip()
     if body.startswith(OPEN):
@@ -82,4 +82,4 @@ def split_thinking(text: str, opened: bool) -> tuple[str | None, str | None]:
     thinking, closed, answer = body.partition(CLOSE)
     if closed:
         return thinking.strip(), answer.strip()
-    return (body.strip(), None) if opened else (None, body.strip())
+    return (body.strip(), None) if opened or OPEN in body else (None, body.strip())

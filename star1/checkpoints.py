@@ -21,12 +21,15 @@ WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json",
 
 def describe(folder: str | Path) -> dict[str, dict[str, Any]]:
     """Digest and size [bytes] of every file below `folder` but its manifest, by path, sorted."""
-    folder = Path(folder)
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
     return {
-        path.relative_to(folder).as_posix(): {"sha256": file_digest(path), "bytes": path.stat().st_size}
-        for path in paths
+        name: {"sha256": file_digest(Path(folder) / name), "bytes": (Path(folder) / name).stat().st_size}
+        for name in _names(Path(folder))
     }
+
+
+def _names(folder: Path) -> list[str]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return [path.relative_to(folder).as_posix() for path in paths]
 
 
 def versions(packages: Iterable[str] = ("torch", "transformers")) -> dict[str, str]:
@@ -120,9 +123,12 @@ def verify(folder: str | Path, contents: bool = True) -> dict[str, Any]:
         contents: compare digests too; False compares names and sizes alone, for large weights read often.
 
     Raises:
-        InputError: a file is missing, or differs from what the manifest says.
+        InputError: a file is missing, differs from what the manifest says, or is not in it (hidden ones apart): an
+            adapter or a generation config that somebody puts there changes what the model does.
     """
     manifest = read_manifest(folder)
+    if extra := [name for name in _names(Path(folder)) if name not in manifest["files"] and not _hidden(name)]:
+        raise InputError(Path(folder) / extra[0], f"a file that {MANIFEST} does not name", "none", "move it elsewhere")
     for name, expected in manifest["files"].items():
         path = Path(folder) / name
         if not path.is_file():
@@ -132,6 +138,30 @@ def verify(folder: str | Path, contents: bool = True) -> dict[str, Any]:
         if contents and (found := file_digest(path)) != expected["sha256"]:
             raise InputError(path, f"SHA-256 {found[:16]}…", f"{expected['sha256'][:16]}…, as {MANIFEST} says")
     return manifest
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in Path(name).parts)
+
+
+def load_model(folder: str | Path, dtype: Any) -> Any:
+    """A checkpoint's causal language model with weights of type `dtype`, on the CPU.
+
+    Raises:
+        InputError: transformers cannot read the folder, or would draw weights that are not in it at random.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, told = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=dtype, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(folder, f"model not readable ({reason})", "a checkpoint of a causal language model") from None
+    if lacking := sorted(map(str, [*told["missing_keys"], *told["mismatched_keys"]])):
+        raise InputError(folder, f"{len(lacking)} weights missing or misshapen ({lacking[0]})", "all of the model's")
+    return model
 
 
 def carry_over(base: str | Path, staging: str | Path) -> None:

@@ -15,8 +15,7 @@ from typing import Any
 import orjson
 
 from star1 import chat, checkpoints
-from star1.chat import split_thinking as split_thinking  # part of this module's face
-from star1.errors import CallError, InputError, SettingError
+from star1.errors import CallError, InputError, SettingError, Star1Error
 from star1.progress import Progress
 from star1.records import Row, file_digest, read_rows, write_rows
 
@@ -142,14 +141,14 @@ def run_transformers(
 
 def _load(model: Model, sampling: Sampling, precision: str | None) -> tuple[Any, Any]:
     import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import GenerationConfig
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = {None: "bfloat16" if device == "cuda" else "float32", "bf16": "bfloat16", "float32": "float32"}[precision]
-    network = AutoModelForCausalLM.from_pretrained(
-        str(model.folder), dtype=getattr(torch, dtype), local_files_only=True
-    ).to(device)
-    network.eval()
+    kinds = {"bf16": torch.bfloat16, "float32": torch.float32}
+    if precision not in (None, *kinds):
+        raise SettingError("options of engine transformers: precision", repr(precision), " or ".join(kinds))
+    dtype = kinds[precision or ("bf16" if device == "cuda" else "float32")]
+    network = checkpoints.load_model(model.folder or "", dtype).to(device).eval()
     config = GenerationConfig(
         do_sample=sampling.temperature > 0,
         **({"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if sampling.temperature else {}),
@@ -227,7 +226,7 @@ def run_vllm(
 
 def _from_vllm(model: Model, result: Any) -> Output:
     tokens = list(result.outputs[0].token_ids)
-    reason = "length" if result.outputs[0].finish_reason == "length" else "stop"
+    reason = result.outputs[0].finish_reason or "stop"  # or "length"; "abort" and the like are told as they are
     return Output(_decode(model.tokenizer, tokens), reason, len(result.prompt_token_ids), len(tokens))
 
 
@@ -274,20 +273,25 @@ async def _ask_all(
         base_url=options["base_url"], api_key=key, timeout=options["timeout_s"], max_retries=options["retries"]
     )
     served, slots = options["served_model"] or model.name, asyncio.Semaphore(options["concurrency"])
+    opened = model.tokenizer is not None and chat.opens_thinking(model.tokenizer)
 
     async def one(number: int) -> None:
         async with slots:
-            emit([(number, await _ask(client, served, prompts[number].question, sampling))])
+            try:
+                output = await _ask(client, served, prompts[number].question, sampling, opened)
+            except openai.OpenAIError as error:
+                raise _call_error(error, options) from None
+            emit([(number, output)])
 
     try:
         async with client, asyncio.TaskGroup() as group:
             for number in todo:
                 group.create_task(one(number))
-    except* openai.OpenAIError as failures:
-        raise _call_error(failures.exceptions[0], options) from None
+    except* (Star1Error, OSError) as failures:
+        raise failures.exceptions[0] from None
 
 
-async def _ask(client: Any, served: str, question: str, sampling: Sampling) -> Output:
+async def _ask(client: Any, served: str, question: str, sampling: Sampling, opened: bool) -> Output:
     penalty = {"repetition_penalty": sampling.repetition_penalty} if sampling.repetition_penalty != 1 else {}
     reply = await client.chat.completions.create(
         model=served,
@@ -298,16 +302,26 @@ async def _ask(client: Any, served: str, question: str, sampling: Sampling) -> O
         seed=sampling.seed,
         extra_body=penalty or None,
     )
+    if not reply.choices:
+        raise CallError(served, "a reply without choices", "a completed chat request", "finished rows are kept")
     choice, usage = reply.choices[0], reply.usage
-    thinking = getattr(choice.message, "reasoning_content", None) or getattr(choice.message, "reasoning", None)
-    text = choice.message.content or ""
-    if thinking:
-        # The server split the block off. It is closed when the model went on to an answer, or stopped by itself.
-        closed = f"\n{chat.CLOSE}\n\n" if text or choice.finish_reason != "length" else ""
-        text = f"{chat.OPEN}\n{thinking.strip()}{closed}{text.lstrip()}"
     counts = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
     # "stop" or "length"; a server may also say "content_filter", which is told as it is.
-    return Output(text, choice.finish_reason or "stop", *counts)
+    return Output(_whole(choice.message, choice.finish_reason, opened), choice.finish_reason or "stop", *counts)
+
+
+def _whole(message: Any, finish_reason: str | None, opened: bool) -> str:
+    """Thinking and answer as one text, with the tags that the server took away or the template had written."""
+    text = message.content or ""
+    fields = (getattr(message, name, None) for name in ("reasoning_content", "reasoning"))
+    thinking = next((field for field in fields if field is not None), None)
+    if thinking:
+        # The server split the block off. It is closed when the model went on to an answer, or stopped by itself.
+        closed = f"\n{chat.CLOSE}\n\n" if text or finish_reason != "length" else ""
+        return f"{chat.OPEN}\n{thinking.strip()}{closed}{text.lstrip()}"
+    # A server that splits nothing off starts within the block: without its tag, thinking that was cut off is an answer.
+    inside = chat.CLOSE in text or (opened and thinking is None)
+    return f"{chat.OPEN}\n{text}" if inside and chat.OPEN not in text else text
 
 
 def _call_error(error: BaseException, options: dict[str, Any]) -> CallError:

@@ -4,7 +4,7 @@ import re
 from fractions import Fraction
 
 NUMBER = re.compile(r"-?\d+(?:,\d{3})+(?:\.\d+)?|-?\d*\.\d+|-?\d+(?:\s*/\s*\d+)?")
-SPACING = re.compile(r"\\left|\\right|\\[,;:! ]|\\displaystyle|\$|\s+")
+SPACING = re.compile(r"\\left|\\right|\\[,;:! ]|\\displaystyle|\\?\$|\s+")
 
 
 def last_boxed(text: str) -> str | None:

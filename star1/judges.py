@@ -62,20 +62,24 @@ def read_benchmark(name: str, rows: str | Path, generations: str | Path) -> Benc
     """Read a benchmark and its generations.
 
     Raises:
-        InputError: a file or field is missing, rows of several purposes, or a generation for an unknown row.
+        InputError: a file or field is missing, rows of several purposes, or generations that are not one for each row.
     """
     known = {row["id"]: row for row in read_rows(rows, ["id", "purpose"])}
     purposes = sorted({row["purpose"] for row in known.values()})
     if len(purposes) != 1 or purposes[0] not in PURPOSES:
         raise InputError(rows, f"purposes {purposes}", "one of " + ", ".join(PURPOSES))
     generated = read_rows(generations, ["id", "question", "response", "answer", "finish_reason"])
-    if unknown := [row["id"] for row in generated if row["id"] not in known]:
-        raise InputError(generations, f"row {unknown[0]!r}", f"rows of {rows}")
+    # A row left out here would be missing from the total, and coverage would not show it.
+    counts = Counter(row["id"] for row in generated)
+    if wrong := [place for place in {**known, **counts} if counts[place] != (place in known)]:
+        raise InputError(generations, f"row {wrong[0]!r} {counts[wrong[0]]} times", f"each row of {rows} once")
     return Benchmark(name, purposes[0], known, generated)
 
 
 def unscored(row: Row, prompts: Prompts) -> str | None:
     """Why a generation cannot be judged as it stands; None when it can."""
+    if row["finish_reason"] not in ("stop", "length"):
+        return f"ended by {row['finish_reason']}"  # a filter or a fault of the server: not the model's answer
     if row["answer"] is None:
         return UNFINISHED
     if not row["answer"].strip():

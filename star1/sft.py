@@ -280,7 +280,11 @@ def target_count(examples: Sequence[Example]) -> int:
 
 
 def rate_at(update: int, updates: int, settings: Optimisation) -> float:
-    """Learning rate of update number `update` (from 0) of `updates`."""
+    """Learning rate of update number `update` (from 0) of `updates`.
+
+    Source: UCSC-VLAA/STAR-1 @ b493335, the cosine schedule of transformers.
+    Differs: the warm-up counts from 1, since an update at rate 0 would be a batch for nothing; 0 lies before the first.
+    """
     warm = int(settings.warmup * updates)
     if update < warm:
         return settings.learning_rate * (update + 1) / (warm + 1)
@@ -314,7 +318,7 @@ def train(
     every token weighs the same, however the samples were packed.
 
     Raises:
-        TrainingError: the loss of an update is not a finite number.
+        TrainingError: the loss of an update or the norm of its gradients is not a finite number.
     """
     from accelerate import Accelerator
 
@@ -330,12 +334,12 @@ def train(
         rate = rate_at(number, len(updates), settings)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss = _update(accelerator, model, optimizer, examples, settings)
-        if not math.isfinite(loss):
+        loss, norm = _update(accelerator, model, optimizer, examples, settings)
+        if not math.isfinite(loss) or not math.isfinite(norm):
             raise TrainingError(
                 f"{stage}, update {number + 1} of {len(updates)}",
-                f"loss {loss}",
-                "a finite loss",
+                f"loss {loss}, norm of the gradients {norm}",
+                "a finite loss and norm",
                 "lower learning_rate, or set gradient_norm",
             )
         history.append({"update": number + 1, "loss": loss, "rate": rate, "target_tokens": target_count(examples)})
@@ -344,8 +348,13 @@ def train(
     return (accelerator, model), history
 
 
-def _update(accelerator: Any, model: Any, optimizer: Any, examples: list[Example], settings: Optimisation) -> float:
-    """One update; gives its loss [nats per target token]."""
+def _update(
+    accelerator: Any, model: Any, optimizer: Any, examples: list[Example], settings: Optimisation
+) -> tuple[float, float]:
+    """One update; gives its loss [nats per target token] and the norm of its gradients before they are scaled.
+
+    Weights change only where both are finite: the loss alone would let the gradients of the last update spoil them.
+    """
     total, world = target_count(examples), accelerator.num_processes
     mine = list(shares(pack(examples, settings.pack_tokens), accelerator.process_index, world))
     loss = torch.zeros((), device=accelerator.device)
@@ -356,14 +365,12 @@ def _update(accelerator: Any, model: Any, optimizer: Any, examples: list[Example
             part = loss_sum(model, group, accelerator.device) * (weight * world / total)
             accelerator.backward(part)
         loss += part.detach() / world
-    loss = accelerator.reduce(loss, "sum")
-    if not math.isfinite(loss.item()):
-        return float(loss.item())
-    if settings.gradient_norm:
-        accelerator.clip_grad_norm_(model.parameters(), settings.gradient_norm)
-    optimizer.step()
+    total_loss = float(accelerator.reduce(loss, "sum").item())
+    norm = float(accelerator.clip_grad_norm_(model.parameters(), settings.gradient_norm or math.inf))
+    if math.isfinite(total_loss) and math.isfinite(norm):
+        optimizer.step()
     optimizer.zero_grad()
-    return float(loss.item())
+    return total_loss, norm
 
 
 def _together(accelerator: Any, model: Any, last: bool) -> Any:
@@ -376,8 +383,10 @@ def save(accelerator: Any, model: Any, folder: str | Path) -> None:
     state = accelerator.get_state_dict(model)
     inner = accelerator.unwrap_model(model)
     if accelerator.is_main_process:
-        inner.config.dtype = torch.bfloat16
         inner.save_pretrained(folder, state_dict=_halved(state))
+        # Saving a model writes into its config the type that it has in memory; what lies in the file is another.
+        inner.config.dtype = torch.bfloat16
+        inner.config.save_pretrained(folder)
     accelerator.wait_for_everyone()
 
 
@@ -391,21 +400,6 @@ def _halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 # ---------------------------------------------------------------- the stage
-
-
-def load_model(folder: str | Path) -> Any:
-    """A checkpoint's model with float32 weights, on the CPU.
-
-    Raises:
-        InputError: transformers cannot read the folder.
-    """
-    from transformers import AutoModelForCausalLM
-
-    try:
-        return AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(folder, f"model not readable ({reason})", "a checkpoint of a causal language model") from None
 
 
 def read_data(paths: Sequence[str]) -> tuple[list[Row], list[dict[str, Any]]]:
@@ -428,7 +422,9 @@ def finetune(base: str | Path, data: Sequence[str], settings: Settings, staging:
     examples, dropped = render_all(tokenizer, rows, settings)
     updates = [[examples[number] for number in numbers] for numbers in plan(len(examples), settings)]
     torch.manual_seed(settings.seed)
-    trained, history = train(load_model(base), updates, settings, "finetune")
+    model = checkpoints.load_model(base, torch.float32)
+    _check_room(model, examples)
+    trained, history = train(model, updates, settings, "finetune")
     checkpoints.empty(staging)
     checkpoints.carry_over(base, staging)
     save(*trained, staging)
@@ -443,6 +439,14 @@ def finetune(base: str | Path, data: Sequence[str], settings: Settings, staging:
         "versions": checkpoints.versions(("torch", "transformers", "accelerate")),
     }
     return {"record": record, "history": history}
+
+
+def _check_room(model: Any, examples: Sequence[Example]) -> None:
+    room, longest = getattr(model.config, "max_position_embeddings", math.inf), max(len(one.ids) for one in examples)
+    if longest > room:
+        raise InputError(
+            "training rows", f"one of {longest} tokens", f"at most {room}, the model's context", "lower max_tokens"
+        )
 
 
 def summary(record: dict[str, Any]) -> str:

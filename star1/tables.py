@@ -41,7 +41,8 @@ def cell(model: str, benchmark: str, rows: Sequence[Row], confidence: float) -> 
     """One cell of the table, from the judgements of one model on one benchmark.
 
     Raises:
-        InputError: the rows are of several purposes or kinds of verdict, or a verdict is not one of its kind.
+        InputError: the rows are of several purposes or kinds of verdict, a verdict is not one of its kind, or a row has
+            both a verdict and a reason for having none, or neither.
     """
     kinds = {(row["purpose"], row["kind"]) for row in rows}
     if len(kinds) != 1 or (found := kinds.pop())[1] not in MEASURES.get(found[0], {}):
@@ -53,6 +54,10 @@ def cell(model: str, benchmark: str, rows: Sequence[Row], confidence: float) -> 
     verdicts = Counter(row["verdict"] for row in rows if row["verdict"] is not None)
     if strange := sorted(set(verdicts) - VERDICTS[kind]):
         raise InputError(f"{model} on {benchmark}", f"verdict {strange[0]!r}", ", ".join(sorted(VERDICTS[kind])))
+    for row in rows:
+        if (row["verdict"] is None) != (row["unscored"] is not None):
+            pair = f"verdict {row['verdict']!r}, unscored {row['unscored']!r}"
+            raise InputError(f"{model} on {benchmark}, row {row['id']}", pair, "a verdict, or why there is none")
     scored = sum(verdicts.values())
     return {
         "model": model,
@@ -122,10 +127,16 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def _markdown_cell(one: Mapping[str, Any] | None) -> str:
-    if one is None:
-        return "-"
-    interval = f" [{_percent(one['low'])}, {_percent(one['high'])}]" if one["n"] else ""
-    return f"{_percent(one['value'])}{interval}, {one['n']}/{one['total']} ({one['coverage']:.0%})"
+    return "-" if one is None else f"{_rate(one)}, {one['n']}/{one['total']} ({_coverage(one)}%)"
+
+
+def _rate(one: Mapping[str, Any]) -> str:
+    return _percent(one["value"]) + (f" [{_percent(one['low'])}, {_percent(one['high'])}]" if one["n"] else "")
+
+
+def _coverage(one: Mapping[str, Any]) -> int:
+    """Coverage in whole percent; 100 is kept for tables in which nothing is unscored."""
+    return 100 if one["n"] == one["total"] else min(99, round(100 * one["coverage"]))
 
 
 def _unscored(result: Mapping[str, Any]) -> list[str]:
@@ -153,10 +164,7 @@ def latex(result: Mapping[str, Any]) -> str:
 
 
 def _latex_cell(one: Mapping[str, Any] | None) -> str:
-    if one is None:
-        return "--"
-    interval = f" [{_percent(one['low'])}, {_percent(one['high'])}]" if one["n"] else ""
-    return f"{_percent(one['value'])}{interval} ({one['n']}/{one['total']})"
+    return "--" if one is None else f"{_rate(one)} ({one['n']}/{one['total']})"
 
 
 def _escape(text: str) -> str:

@@ -44,7 +44,8 @@ def checkpoint(folder: Path) -> Path:
     tokenizer, model = tokenizer_and_model()
     with torch.no_grad():
         for parameter in model.model.layers.parameters():
-            parameter.mul_(20)  # else tied embeddings make it repeat its last token, whatever the prompt
+            if parameter.ndim == 2:  # else tied embeddings make it repeat its last token, whatever the prompt; and with
+                parameter.mul_(8)  # larger norms, attention saturates, and a wrong mask would change nothing
     staging = folder.parent / f"{folder.name}.staging"
     tokenizer.save_pretrained(staging)
     model.config.dtype = torch.bfloat16

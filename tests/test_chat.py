@@ -24,6 +24,7 @@ def tokenizer() -> Any:
         ("<think>\n\n</think>\n\nb", False, ("", "b")),
         ("<think>a, and on", False, ("a, and on", None)),
         ("a, and on", True, ("a, and on", None)),
+        ("Well. <think>a, and on", False, ("Well. <think>a, and on", None)),  # was taken as an answer
         ("just an answer", False, (None, "just an answer")),
         ("<think>a</think>b</think>c", False, ("a", "b</think>c")),
         ("", True, ("", None)),
@@ -81,9 +82,11 @@ def test_start_token_is_added_where_only_the_tokenizer_adds_it() -> None:
     made.backend_tokenizer.post_processor = TemplateProcessing(
         single=f"{tiny.START} $A", special_tokens=[(tiny.START, made.bos_token_id)]
     )
-    ids = chat.prompt_ids(made, "q")
-    assert ids[0] == made.bos_token_id
-    assert ids.count(made.bos_token_id) == 1
+    for template in (made.chat_template, "{{ bos_token }}" + made.chat_template):
+        made.chat_template = template
+        ids = chat.prompt_ids(made, "q")
+        assert ids[0] == made.bos_token_id
+        assert ids.count(made.bos_token_id) == 1
 
 
 def test_a_folder_without_tokenizer_is_told_in_one_line(tmp_path: Any) -> None:

@@ -73,6 +73,42 @@ def test_verify_catches_a_flipped_byte_a_cut_and_a_missing_file(tmp_path: Path) 
         checkpoints.verify(folder)
 
 
+def test_a_file_that_nobody_made_is_noticed(tmp_path: Path) -> None:
+    """transformers loads an adapter or a generation config that lies beside the weights, under the same digest."""
+    folder = tmp_path / "t"
+    checkpoints.publish(staged(tmp_path / "s"), folder, "sft", {})
+    (folder / ".nfs0001").write_text("")  # file systems and version control leave such files
+    checkpoints.verify(folder)
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"adapter_config\.json: a file that manifest\.json does not name"):
+        checkpoints.verify(folder)
+
+
+def test_weights_that_are_not_there_are_not_drawn_at_random(tmp_path: Path) -> None:
+    """transformers only warns, and fine-tuning started from a base with random layers."""
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file, save_file
+
+    from tests.micro import checkpoint
+
+    folder = checkpoint(tmp_path / "micro")
+    assert checkpoints.load_model(folder, torch.bfloat16).dtype == torch.bfloat16
+    weights = load_file(folder / "model.safetensors")
+    whole = weights.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"1 weights missing .*layers\.1\.mlp\.up_proj"):
+        checkpoints.load_model(folder, torch.float32)
+    save_file(
+        weights | {"model.layers.1.mlp.up_proj.weight": whole[:5]}, folder / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(InputError, match="micro"):
+        checkpoints.load_model(folder, torch.float32)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="not readable") as caught:
+        checkpoints.load_model(folder, torch.float32)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_empty_staging_folder_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     with pytest.raises(InputError, match="no file"):

@@ -1,5 +1,6 @@
 """Engines: what is asked, what comes back, and that no row is generated twice."""
 
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Any
 import orjson
 import pytest
 
-from star1 import chat, engines
+from star1 import chat, checkpoints, engines
 from star1.errors import CallError, InputError, SettingError
-from star1.records import read_rows, write_rows
+from star1.records import read_rows, write_json, write_rows
 from tests.loopback import Answer, completion, run_script, server
 from tests.micro import checkpoint
 
@@ -46,9 +47,7 @@ def test_batches_with_padding_equal_one_prompt_at_a_time(model: engines.Model, t
 
 
 def test_greedy_equals_the_argmax_of_the_model(model: engines.Model, tmp_path: Path) -> None:
-    from star1 import sft
-
-    network = sft.load_model(model.folder or "")
+    network = checkpoints.load_model(model.folder or "", torch.float32)
     ids = chat.prompt_ids(model.tokenizer, QUESTIONS[0])
     prompt = len(ids)
     with torch.no_grad():
@@ -77,15 +76,40 @@ def test_end_token_stops_an_output(model: engines.Model) -> None:
     class Network:
         device = "cpu"
 
-        def generate(self, input_ids: Any, **_: Any) -> Any:
+        def generate(self, input_ids: Any, attention_mask: Any, **_: Any) -> Any:
+            # On the left, masked, and of a token that the row has anyway: the repetition penalty sees padding too.
+            assert input_ids.tolist() == [[3, 2], [3, 3]]
+            assert attention_mask.tolist() == [[1, 1], [0, 1]]
             end = model.tokenizer.eos_token_id
             return torch.cat([input_ids, torch.tensor([[7, end, 8], [7, 8, 9]])], dim=1)
 
     config = SimpleNamespace(eos_token_id=[model.tokenizer.eos_token_id])
-    ended, cut = engines._run_batch(model, Network(), config, [[1, 2], [1]])
+    ended, cut = engines._run_batch(model, Network(), config, [[3, 2], [3]])
     assert (ended.finish_reason, ended.completion_tokens, ended.prompt_tokens) == ("stop", 2, 2)
     assert (cut.finish_reason, cut.completion_tokens, cut.prompt_tokens) == ("length", 3, 1)
     assert ended.text == "<think>\n" + model.tokenizer.decode([7])
+
+
+def test_all_end_tokens_of_tokenizer_and_checkpoint_end_an_output(model: engines.Model) -> None:
+    """Llama's checkpoints name several; the tokenizer knows one."""
+    end = model.tokenizer.eos_token_id
+    for named, expected in ((None, [end]), (end, [end]), (9, [end, 9]), ([9, 5], [end, 5, 9])):
+        network = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=named))
+        assert engines._ends(network, model.tokenizer) == expected
+
+
+def test_decoding_defaults_of_a_checkpoint_or_the_library_do_not_leak_in(folder: Path, tmp_path: Path) -> None:
+    """What the settings do not say is off: not the checkpoint's own defaults, and not the library's 50 best tokens."""
+    expected = texts(engines.open_model("micro", folder / "manifest.json", "transformers"), tmp_path / "a")
+    shutil.copytree(folder, tmp_path / "staging")
+    (tmp_path / "staging" / "manifest.json").unlink()
+    defaults = {"no_repeat_ngram_size": 1, "do_sample": True, "temperature": 9.0, "eos_token_id": 1}
+    write_json(tmp_path / "staging" / "generation_config.json", defaults)
+    checkpoints.publish(tmp_path / "staging", tmp_path / "other", "sft", {})
+    other = engines.open_model("micro", tmp_path / "other" / "manifest.json", "transformers")
+    assert texts(other, tmp_path / "b") == expected
+    _, config = engines._load(other, engines.sampling_from({"temperature": 0.6, "top_p": 0.95}), None)
+    assert (config.do_sample, config.temperature, config.top_p, config.top_k) == (True, 0.6, 0.95, 0)
 
 
 def test_a_prompt_that_leaves_no_room_is_an_error(model: engines.Model, tmp_path: Path) -> None:
@@ -221,6 +245,10 @@ def test_unknown_engine_and_missing_checkpoint(model: engines.Model, tmp_path: P
         engines.generate(
             model, "transformers", QUESTIONS, engines.sampling_from(SAMPLING), {"batch": 2}, tmp_path / "w"
         )
+    with pytest.raises(SettingError, match="'fp16'; expected bf16 or float32"):  # was a KeyError
+        engines.generate(
+            model, "transformers", QUESTIONS, engines.sampling_from(SAMPLING), {"precision": "fp16"}, tmp_path / "w"
+        )
 
 
 # ---------------------------------------------------------------- servers
@@ -263,6 +291,32 @@ def test_openai_puts_a_split_off_thinking_back(tmp_path: Path) -> None:
     split = {name: chat.split_thinking(output.text, False) for name, output in zip(replies, found, strict=True)}
     assert split == {"closed": ("t", "a"), "cut": ("t", None), "plain": (None, "a"), "filtered": (None, "")}
     assert [output.finish_reason for output in found] == ["stop", "length", "stop", "content_filter"]
+
+
+def test_openai_thinking_without_its_opening_tag_is_no_answer(model: engines.Model, tmp_path: Path) -> None:
+    """The template writes the tag into the prompt. A server that splits nothing off leaves it out of its reply, and
+    thinking that was cut off was handed on as an answer."""
+    replies = {
+        "cut": completion("I should", "length"),
+        "whole": completion("t\n</think>\n\na"),
+        "tagged": completion("<think>\nt\n</think>\n\na"),
+        "split": completion("a", reasoning_content=""),
+    }
+    sampling = engines.sampling_from({"max_tokens": 9})
+    with server(lambda body, _: Answer(replies[body["messages"][0]["content"]])) as served:
+        options = {"base_url": served.url, "retries": 0}
+        found = engines.generate(model, "openai", list(replies), sampling, options, tmp_path / "w")
+        (unknown,) = ask(served.url, tmp_path / "u", ["whole"])
+    split = {name: chat.split_thinking(output.text, False) for name, output in zip(replies, found, strict=True)}
+    assert split == {"cut": ("I should", None), "whole": ("t", "a"), "tagged": ("t", "a"), "split": (None, "a")}
+    assert found[1].text == found[2].text == unknown.text  # also where no template is at hand to tell
+
+
+def test_openai_reply_without_choices_is_one_line(tmp_path: Path) -> None:
+    """Some servers answer 200 with an error inside; it ended in a traceback."""
+    refused = Answer({"error": {"message": "overloaded"}})
+    with server(lambda *_: refused) as served, pytest.raises(CallError, match="served: a reply without choices"):
+        ask(served.url, tmp_path / "w", QUESTIONS[:2])
 
 
 def test_openai_failure_is_one_line_without_the_key_and_keeps_finished_rows(
@@ -310,7 +364,7 @@ def test_vllm_gets_token_ids_and_sampling(
         def generate(self, prompts: list[dict[str, Any]], parameters: Any) -> list[Any]:
             calls["chunks"].append([prompt["prompt_token_ids"] for prompt in prompts])
             calls["parameters"] = parameters
-            written = SimpleNamespace(token_ids=[7, model.tokenizer.eos_token_id], finish_reason="stop")
+            written = SimpleNamespace(token_ids=[7, model.tokenizer.eos_token_id], finish_reason="abort")
             return [
                 SimpleNamespace(outputs=[written], prompt_token_ids=prompt["prompt_token_ids"]) for prompt in prompts
             ]
@@ -327,3 +381,4 @@ def test_vllm_gets_token_ids_and_sampling(
     assert calls["parameters"]["max_tokens"] == 12
     assert {output.text for output in outputs} == {"<think>\n" + model.tokenizer.decode([7])}
     assert outputs[0].prompt_tokens == len(calls["chunks"][0][0])
+    assert outputs[0].finish_reason == "abort"  # was told as "stop", as if the answer were complete

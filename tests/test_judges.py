@@ -107,6 +107,17 @@ def test_a_cut_off_answer_is_judged_where_that_is_asked_for(pack: Pack, tmp_path
     assert [row["verdict"] for row in rows] == ["safe", None, "unsafe", None, "unsafe", "safe", "safe"]
 
 
+@pytest.mark.parametrize("cut_off", ["unscored", "judged"])
+def test_what_a_filter_cut_is_not_the_models_answer(cut_off: str, pack: Pack, tmp_path: Path) -> None:
+    """An answer that ended by a content filter or an aborted request was judged as if it were complete."""
+    prompts = PROMPTS.model_copy(update={"cut_off": cut_off})
+    rows = [generation("0", "Sure, take", finish="content_filter"), generation("1", None, finish="abort")]
+    found, outcome = judged(benchmark("harmful", rows), prompts, pack, local(tmp_path / "r"))
+    assert [row["verdict"] for row in found] == [None, None]
+    assert [row["unscored"] for row in found] == ["ended by content_filter", "ended by abort"]
+    assert outcome.asked == 0
+
+
 def test_an_unreadable_judge_is_no_verdict(pack: Pack, tmp_path: Path) -> None:
     """A judge that answers with a sentence is asked twice more, then its row is unscored with the reason."""
 
@@ -183,6 +194,7 @@ def test_grades(pack: Pack, tmp_path: Path) -> None:
         ("\\boxed{\\text{Evelyn}}", "\\text{Evelyn}", True),
         ("\\boxed{\\left( 3, \\frac{\\pi}{2} \\right)}", "\\left(3,\\frac{\\pi}{2}\\right)", True),
         ("\\boxed{90^\\circ}", "90", True),
+        ("\\boxed{36}", "\\$36", True),  # the backslash of the dollar sign stayed behind
         ("\\boxed{12", "12", True),
         ("it is -5", "5", False),
         ("it is -5", "-5", True),
@@ -210,8 +222,11 @@ def test_final_answer_of_nested_braces() -> None:
         ([{"id": "0"}], ROWS[:1], "no field 'purpose'"),
         ([{"id": "0", "purpose": "funny"}], ROWS[:1], "purposes"),
         ([{"id": "0", "purpose": "benign"}, {"id": "1", "purpose": "harmful"}], ROWS[:1], "purposes"),
-        ([{"id": "0", "purpose": "benign"}], ROWS[:2], "row '1'"),
+        ([{"id": "0", "purpose": "benign"}], ROWS[:2], "row '1' 1 times"),
         ([{"id": "0", "purpose": "benign"}], [{"id": "0", "question": "q"}], "no field 'response'"),
+        # Rows that were not generated, or twice, changed the total without a word.
+        ([{"id": str(place), "purpose": "benign"} for place in range(3)], ROWS[:2], "row '2' 0 times"),
+        ([{"id": "0", "purpose": "benign"}], [ROWS[0], ROWS[0]], "row '0' 2 times"),
     ],
 )
 def test_unusable_benchmarks_are_named(rows: list[Row], generations: list[Row], told: str, tmp_path: Path) -> None:

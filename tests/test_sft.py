@@ -84,14 +84,23 @@ def test_long_and_broken_rows_are_dropped_with_a_count_and_never_cut(micro: tupl
         ROW,
         ROW | {"question": "tea " * 300},
         ROW | {"response": "<think>\nno end"},
+        ROW | {"response": "Well. <think>\nno end"},
         ROW | {"response": "<think>\n\n</think>\n\nno thinking"},
         ROW | {"response": "<think>\nno answer\n</think>\n\n"},
     ]
     examples, dropped = sft.render_all(micro[0], rows, small_settings())
     assert len(examples) == 1
-    assert dropped == {"longer than 256 tokens": 1, "no complete think block and answer": 3}
-    with pytest.raises(InputError, match="4 rows, none usable"):
+    assert dropped == {"longer than 256 tokens": 1, "no complete think block and answer": 4}
+    with pytest.raises(InputError, match="5 rows, none usable"):
         sft.render_all(micro[0], rows[1:], small_settings())
+
+
+def test_thinking_without_an_end_is_no_answer_to_learn(micro: tuple[Any, Any]) -> None:
+    """Without thinking, the row `Well. <think> no end` was learnt as if all of it were the answer."""
+    settings = small_settings(think=False)
+    for response in ("<think>\nno end", "Well. <think>\nno end"):
+        found = sft.render(micro[0], ROW | {"response": response}, settings)
+        assert found == "no complete think block and answer"
 
 
 # ---------------------------------------------------------------- order and packing
@@ -151,6 +160,19 @@ def test_packed_loss_and_gradients_equal_unpacked_ones(micro: tuple[Any, Any]) -
             torch.testing.assert_close(other, slope, rtol=1e-3, atol=1e-4)
 
 
+def test_the_start_of_a_sequence_is_no_target_of_the_one_before(micro: tuple[Any, Any]) -> None:
+    """Where every token is learnt, as in pre-training, the first one of a sequence has nothing to be predicted from."""
+    rendered, _ = sft.render_all(micro[0], ROWS[:3], small_settings())
+    examples = [sft.Example(example.ids, example.ids) for example in rendered]
+    assert sft.target_count(examples) == sum(len(example.ids) - 1 for example in examples)
+    with torch.no_grad():
+        apart = sum(sft.loss_sum(micro[1], [example]).item() for example in examples)
+        logits = micro[1](input_ids=torch.tensor([examples[0].ids])).logits[0, :-1]
+        first = torch.nn.functional.cross_entropy(logits, torch.tensor(examples[0].ids[1:]), reduction="sum").item()
+        assert sft.loss_sum(micro[1], examples).item() == pytest.approx(apart, rel=1e-5)
+        assert sft.loss_sum(micro[1], examples[:1]).item() == pytest.approx(first, rel=1e-5)
+
+
 def test_loss_equals_a_plain_computation_from_all_logits(micro: tuple[Any, Any]) -> None:
     """Guards the shift by one and the mask against the textbook form."""
     tokenizer, model = micro
@@ -180,7 +202,8 @@ def test_rate_rises_then_falls_to_almost_nothing() -> None:
     rates = [sft.rate_at(update, 40, settings) for update in range(40)]
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[5:] == sorted(rates[5:], reverse=True)
-    assert rates[-1] < 0.01
+    assert rates[22] == pytest.approx(0.5)
+    assert rates[-1] == pytest.approx(0.5 * (1 + math.cos(math.pi * 35 / 36)))  # the next one would be 0
     constant = dataclasses.replace(settings, schedule="constant")
     assert sft.rate_at(39, 40, constant) == 1.0
 
@@ -191,6 +214,39 @@ def test_norms_and_biases_do_not_decay(micro: tuple[Any, Any]) -> None:
     assert {parameter.ndim for parameter in plain["params"]} == {1}
     assert {parameter.ndim for parameter in decayed["params"]} == {2}
     assert len(decayed["params"]) + len(plain["params"]) == len(list(micro[1].parameters()))
+
+
+def test_training_is_the_textbook_loop(micro: tuple[Any, Any]) -> None:
+    """Rate, accumulation, zeroing, clipping and AdamW, against the same written out with one row at a time."""
+    examples, _ = sft.render_all(micro[0], ROWS, small_settings())
+    updates = [examples[:5], examples[5:6], examples[6:], examples[:3], examples[3:9]]
+    settings = small_settings(warmup=0.4, weight_decay=0.3, pack_tokens=200)
+    fresh_accelerate()
+    _, history = sft.train(copy.deepcopy(micro[1]), updates, settings, "test")
+    model = copy.deepcopy(micro[1])
+    decays = [
+        {"params": [one for one in model.parameters() if (one.ndim == 2) == matrices], "weight_decay": 0.3 * matrices}
+        for matrices in (True, False)
+    ]
+    optimizer = torch.optim.AdamW(decays, betas=(0.9, 0.95))
+    expected = []
+    for rows, rate in zip(updates, (1 / 3, 2 / 3, 1, 0.75, 0.25), strict=True):
+        optimizer.zero_grad()
+        losses, count = [], 0
+        for example in rows:
+            labels = torch.tensor(example.labels[1:])
+            logits = model(input_ids=torch.tensor([example.ids])).logits[0, :-1]
+            losses.append(torch.nn.functional.cross_entropy(logits, labels, ignore_index=sft.IGNORED, reduction="sum"))
+            count += int((labels != sft.IGNORED).sum())
+        loss = torch.stack(losses).sum() / count
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-2 * rate
+        optimizer.step()
+        expected.append(loss.item())
+    assert [entry["loss"] for entry in history] == pytest.approx(expected, rel=1e-4)
+    assert [entry["rate"] for entry in history] == pytest.approx([1e-2 / 3, 2e-2 / 3, 1e-2, 0.75e-2, 0.25e-2])
 
 
 def test_pack_size_does_not_change_what_is_learnt(micro: tuple[Any, Any]) -> None:
@@ -223,8 +279,33 @@ def test_a_loss_that_is_no_number_ends_the_run(micro: tuple[Any, Any]) -> None:
     with torch.no_grad():
         model.model.norm.weight.fill_(math.nan)
     examples, _ = sft.render_all(micro[0], ROWS, small_settings())
-    with pytest.raises(sft.TrainingError, match=r"update 1 of 1: loss nan; expected a finite loss"):
+    with pytest.raises(sft.TrainingError, match=r"update 1 of 1: loss nan, norm .* expected a finite loss and norm"):
         sft.train(model, [examples], small_settings(), "test")
+
+
+def test_gradients_that_are_no_numbers_end_the_run_though_the_loss_is_finite(micro: tuple[Any, Any]) -> None:
+    """After the last update nothing looked at the weights again: a checkpoint full of NaN was published."""
+    examples, _ = sft.render_all(micro[0], ROWS, small_settings())
+    for limit in (1.0, 0.0):
+        fresh_accelerate()
+        model = copy.deepcopy(micro[1])
+        model.model.norm.weight.register_hook(lambda slope: slope * math.inf)
+        with pytest.raises(sft.TrainingError, match=r"update 1 of 1: loss \d.*, norm of the gradients (nan|inf)"):
+            sft.train(model, [examples], small_settings(gradient_norm=limit), "test")
+        assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_gradients_are_scaled_down_to_their_norm_and_only_then(micro: tuple[Any, Any]) -> None:
+    """A limit above the norm changes nothing, none at all changes nothing, one below does."""
+    examples, _ = sft.render_all(micro[0], ROWS, small_settings())
+    weights = []
+    for limit in (0.0, 1e6, 1e-9):
+        fresh_accelerate()
+        model = copy.deepcopy(micro[1])
+        sft.train(model, [examples], small_settings(gradient_norm=limit, weight_decay=0.0), "test")
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
 
 
 # ---------------------------------------------------------------- the stage
@@ -295,6 +376,25 @@ def test_a_damaged_base_is_refused(base: Path, data: Path, tmp_path: Path) -> No
     (tmp_path / "base/model.safetensors").write_bytes(weights)
     with pytest.raises(InputError, match="SHA-256"):
         sft.finetune(tmp_path / "base", [str(data)], small_settings(), tmp_path / "staging")
+
+
+def test_a_row_longer_than_the_model_can_read_is_refused(base: Path, tmp_path: Path) -> None:
+    """max_tokens above the model's context trained on positions that the model does not have, without a word."""
+    write_rows(tmp_path / "rows.jsonl", [ROW | {"question": "tea " * 300}])
+    settings = small_settings(max_tokens=4096, batch_size=1)
+    with pytest.raises(InputError, match=r"one of \d+ tokens; expected at most 256, the model's context"):
+        sft.finetune(base, [str(tmp_path / "rows.jsonl")], settings, tmp_path / "staging")
+
+
+def test_config_says_which_type_the_saved_weights_have(base: Path, data: Path, tmp_path: Path) -> None:
+    """It said float32 beside bfloat16 weights, so that whoever goes by it loads twice the size."""
+    from safetensors import safe_open
+
+    fresh_accelerate()
+    sft.finetune(base, [str(data)], small_settings(epochs=1), tmp_path / "staging")
+    with safe_open(tmp_path / "staging" / "model.safetensors", "pt") as file:
+        assert {str(file.get_tensor(name).dtype) for name in file.keys()} == {"torch.bfloat16"}  # noqa: SIM118
+    assert read_json(tmp_path / "staging" / "config.json")["dtype"] == "bfloat16"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,10 @@ def test_wilson_interval_is_the_closed_form(count: int, n: int) -> None:
     found = rate(count, n, 0.95)
     assert (found.low, found.high) == pytest.approx(wilson(count, n, 1.959963984540054), abs=1e-9)
     assert found.value == count / n
+    wide = rate(count, n, 0.99)
+    assert (wide.low, wide.high) == pytest.approx(wilson(count, n, 2.5758293035489004), abs=1e-9)
+    ends = [0, wide.low or 0, found.low or 0, count / n, found.high or 0, wide.high or 0, 1]
+    assert ends == sorted(ends)
 
 
 def test_no_rate_without_trials() -> None:

@@ -63,6 +63,20 @@ def test_updates_hold_every_example_once_per_epoch() -> None:
     assert sorted(example.ids[0] for update in updates for example in update) == sorted([*range(20)] * 2)
 
 
+def test_pretraining_reads_dialogues_as_generation_will() -> None:
+    """Start and end once each, one opening tag, and the text of the prompt that the template renders."""
+    tokenizer = tokenizer_and_model()[0]
+    row = {"question": "What is tea?", "response": "<think>\nIt is a drink.\n</think>\n\nA drink."}
+    long = "tea " * SETTINGS.context
+    text, cut, dialogue = tiny.examples_from(tokenizer, ["Some text.", long], [row], SETTINGS)
+    assert tokenizer.decode(text.ids) == "<|start|>Some text.<|end|>"
+    assert len(cut.ids) == SETTINGS.context
+    assert tokenizer.decode(dialogue.ids) == (
+        "<|start|><|user|>What is tea?<|assistant|><think>\nIt is a drink.\n</think>\n\nA drink.<|end|>"
+    )
+    assert all(example.labels == example.ids for example in (text, cut, dialogue))
+
+
 def test_pretraining_learns_and_repeats_to_the_byte(tmp_path: Path) -> None:
     """Two equal runs on one machine must write one manifest, or every later stage would run again."""
     losses = []
@@ -81,6 +95,7 @@ def test_pretraining_learns_and_repeats_to_the_byte(tmp_path: Path) -> None:
 
 
 def test_weights_are_bf16_tied_and_readable(tmp_path: Path) -> None:
+    import torch
     from safetensors import safe_open
 
     fresh_accelerate()
@@ -89,7 +104,7 @@ def test_weights_are_bf16_tied_and_readable(tmp_path: Path) -> None:
         names = list(file.keys())
         assert {str(file.get_tensor(name).dtype) for name in names} == {"torch.bfloat16"}
     assert "lm_head.weight" not in names
-    model = sft.load_model(tmp_path / "m")
+    model = checkpoints.load_model(tmp_path / "m", torch.float32)
     assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
     assert chat.load_tokenizer(str(tmp_path / "m")).eos_token == tiny.END
 
@@ -169,3 +184,31 @@ def test_hub_fetches_the_resolved_commit(tmp_path: Path, monkeypatch: pytest.Mon
     assert asked["revision"] == "c0ffee"
     assert not any(name.endswith((".bin", "*")) for name in asked["patterns"] if name != "LICENSE*")
     assert not (tmp_path / ".cache").exists()
+
+
+def test_files_of_another_download_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run left behind is used again for the same commit; after a change of revision it was published with it."""
+    import huggingface_hub
+
+    class Info:
+        sha = "one"
+
+    def snapshot(_: str, revision: str, local_dir: Path, **__: Any) -> None:
+        (local_dir / f"{revision}.safetensors").write_text(revision)
+        raise OSError("connection lost")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: Info)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    entry = {"kind": "hub", "repository": "a/b", "revision": "main"}
+    (tmp_path / "tokenizer_config.json").write_text("of a tiny model")
+    with pytest.raises(CallError, match="connection lost"):
+        bases.obtain(entry, None, tmp_path)
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["one.safetensors"]
+    (tmp_path / "part.json").write_text("half")
+    with pytest.raises(CallError):
+        bases.obtain(entry, None, tmp_path)
+    assert (tmp_path / "part.json").exists()
+    Info.sha = "two"
+    with pytest.raises(CallError):
+        bases.obtain(entry, None, tmp_path)
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["two.safetensors"]
