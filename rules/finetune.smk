@@ -2,7 +2,7 @@
 #
 # in:  models/base/{base}/, data/star1.jsonl and whatever else the run names
 # out: models/{run}/                          a checkpoint; its manifest.json lists the files
-#      results/metrics/finetune-{run}.json    loss curve, tokens, times
+#      results/metrics/finetune-{run}.json    loss, rate and tokens of each update
 
 
 rule finetune:

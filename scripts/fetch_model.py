@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--entry", required=True, type=orjson.loads, help="its entry in params.yaml, as JSON")
     parser.add_argument("--mirror", help="folder that entries of kind mirror are relative to")
     parser.add_argument("--output", required=True, help="manifest of the checkpoint")
-    parser.add_argument("--metrics", required=True, help="times, apart from the checkpoint")
+    parser.add_argument("--metrics", required=True, help="loss of each update")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     args = parser.parse_args()
     clock = threads.use(args.threads)
@@ -24,9 +24,9 @@ def main() -> None:
     staging = checkpoints.staging("fetch_model", args.model)
     made = bases.obtain(args.entry, mirror, staging)
     manifest = checkpoints.publish(staging, checkpoints.folder_of(args.output), args.entry["kind"], made["record"])
-    write_json(args.metrics, clock() | {"history": made.get("history", [])})
+    write_json(args.metrics, {"history": made.get("history", [])})
     size = sum(file["bytes"] for file in manifest["files"].values()) / 1e6
-    print(f"fetch model {args.model}: {args.entry['kind']}, {len(manifest['files'])} files, {size:,.1f} MB")
+    print(f"fetch model {args.model}: {args.entry['kind']}, {len(manifest['files'])} files, {size:,.1f} MB, {clock()}")
 
 
 if __name__ == "__main__":

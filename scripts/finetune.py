@@ -20,7 +20,7 @@ def main() -> None:
         "--choices", default={}, type=orjson.loads, help="what this run alone sets (think, seed), as JSON"
     )
     parser.add_argument("--output", required=True, help="manifest of the checkpoint")
-    parser.add_argument("--metrics", required=True, help="loss of each update, and times")
+    parser.add_argument("--metrics", required=True, help="loss of each update")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     args = parser.parse_args()
     clock = threads.use(args.threads)
@@ -32,8 +32,8 @@ def main() -> None:
     )
     made = sft.finetune(checkpoints.folder_of(args.base), args.data, settings, staging)
     checkpoints.publish(staging, checkpoints.folder_of(args.output), "sft", made["record"])
-    write_json(args.metrics, clock() | {"history": made["history"]})
-    print(f"finetune {args.run}: {sft.summary(made['record'])}")
+    write_json(args.metrics, {"history": made["history"]})
+    print(f"finetune {args.run}: {sft.summary(made['record'])}, {clock()}")
 
 
 if __name__ == "__main__":

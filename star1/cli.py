@@ -119,12 +119,21 @@ def parser() -> argparse.ArgumentParser:
         "sync", help="keep dvc.lock and Snakemake's records equal (runs by itself after a run)"
     )
     command.add_argument("--both", action="store_true", help="also tell Snakemake what DVC holds to be up to date")
-    command.add_argument("--fresh", nargs="*", metavar="STAGE", help="the stages that Snakemake holds to be up to date")
+    command.add_argument(
+        "--fresh",
+        nargs="*",
+        metavar="STAGE",
+        help="only these stages (a run knows which are up to date); by default they are planned anew",
+    )
     command.set_defaults(do=sync_engines)
     command = commands.add_parser("preset", help="write a preset or single values into params.yaml")
     command.add_argument("name", nargs="?", help="a file of presets/, without .yaml")
     command.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="a single value, for example curate.size=500"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a single value, for example curate.size=500; may be given often",
     )
     command.set_defaults(do=preset)
     command = commands.add_parser("check-params", help="check params.yaml")
@@ -140,7 +149,18 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the `star1` command."""
     args = parser().parse_args()
-    run(lambda: args.do(args))
+    run(lambda: in_project(args))
+
+
+def in_project(args: argparse.Namespace) -> None:
+    """Do what was asked for, in the project's folder.
+
+    Raises:
+        InputError: the working directory is another.
+    """
+    if not Path("Snakefile").is_file():
+        raise InputError(Path.cwd(), "no Snakefile", "the project's folder", "cd to where params.yaml lies.")
+    args.do(args)
 
 
 if __name__ == "__main__":

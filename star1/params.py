@@ -16,6 +16,7 @@ from star1.errors import SettingError
 from star1.sources import Benchmark, Located, Published, Source
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
+TRIED = re.compile(r"str|int|float|bool|(list|dict)\[.*\]")
 # Data sets that the pipeline makes itself, beside those of fetch.published.
 OWN_DATA = {"star1": "data/star1.jsonl", "benign": "data/benign/benign.jsonl"}
 
@@ -251,13 +252,19 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ParamsError([f"{path}: no such file; expected YAML. Hint: run from the project's folder."]) from None
     except (YAMLError, yaml.YAMLError, UnicodeDecodeError) as error:
-        what = " ".join(str(error).split())
-        raise ParamsError([f"{path}: not YAML ({what}); expected a mapping of sections."]) from None
+        raise ParamsError([f"{path}{_not_yaml(error)}; expected a mapping of sections."]) from None
     if not isinstance(new, dict):
         raise ParamsError([f"{path}: a {type(new).__name__}; expected a mapping of sections."])
     if lines := [f"{path}: {line}" for line in _differences("", old, new)]:
         raise ParamsError(lines)
     return new
+
+
+def _not_yaml(error: Exception) -> str:
+    """Line and problem, without the excerpts and advice that the YAML libraries add."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return f"{where}: not YAML ({problem or ' '.join(str(error).split())})"
 
 
 def _differences(path: str, old: Any, new: Any) -> Iterator[str]:
@@ -298,7 +305,8 @@ def load(path: str | Path = "params.yaml", root: Path | None = None) -> dict[str
 def _explain(error: ValidationError) -> list[str]:
     lines = []
     for one in error.errors(include_url=False):
-        place = [part for part in one["loc"] if part != "[key]"]
+        # pydantic adds the type that it tried, where several are allowed.
+        place = [part for part in one["loc"] if part != "[key]" and not TRIED.fullmatch(str(part))]
         key, parent = ".".join(map(str, place)), place[:-1]
         if one["type"] == "missing":
             lines.append(f"{key}: missing; expected a value. Hint: see the same key in the default params.yaml.")
@@ -310,6 +318,9 @@ def _explain(error: ValidationError) -> list[str]:
         else:
             found = one["input"]
             message = one["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            if "dictionary" in message:
+                names = _fields(place) if one["type"] == "model_type" else []
+                message = "a mapping" + (f" with the keys {', '.join(names)}" if names else "")
             shown = f"{found!r} ({type(found).__name__})" if not isinstance(found, dict | BaseModel) else "a mapping"
             lines.append(f"{key}: {shown}; expected {message}.")
     return lines

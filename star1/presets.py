@@ -18,8 +18,11 @@ MERGED_LEVELS = 2
 def _yaml() -> YAML:
     yaml = YAML()
     yaml.preserve_quotes = True
-    yaml.width = 140
+    yaml.width = 1_000_000  # nothing that was not changed is wrapped anew
     yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(
+        type(None), lambda writer, _: writer.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
     return yaml
 
 

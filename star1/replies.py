@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -56,6 +57,16 @@ def reply_key(
     return hashlib.sha256(canonical).hexdigest()
 
 
+def _own(path: Path) -> None:
+    """Put a copy where DVC checked out a link: to append to the link would write into the cache."""
+    if not path.is_symlink() and (not path.exists() or (path.stat().st_nlink == 1 and os.access(path, os.W_OK))):
+        return
+    copy = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    shutil.copyfile(path, copy)
+    copy.chmod(0o600)
+    copy.replace(path)
+
+
 class Store:
     """One stage's replies on disk, open for one writer.
 
@@ -75,6 +86,7 @@ class Store:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # orjson escapes quotes and backslashes, so the bytes to look for are those of the key inside a JSON string.
         self._secret = orjson.dumps(secret)[1:-1] if secret else b""
+        _own(self.path)
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             self._lock()

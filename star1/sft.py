@@ -424,7 +424,7 @@ def finetune(base: str | Path, data: Sequence[str], settings: Settings, staging:
     torch.manual_seed(settings.seed)
     model = checkpoints.load_model(base, torch.float32)
     _check_room(model, examples)
-    trained, history = train(model, updates, settings, "finetune")
+    trained, history = train(model, updates, settings, f"finetune {Path(staging).name}")
     checkpoints.empty(staging)
     checkpoints.carry_over(base, staging)
     save(*trained, staging)

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 
 
-def use(count: int) -> Callable[[], dict[str, float]]:
+def use(count: int) -> Callable[[], str]:
     """Limit this process to `count` threads; to be called before torch is imported, which reads some of it only then.
 
     One thread is often the fastest for a tiny model: threads that wait for each other on a busy machine cost more than
     they bring.
 
     Returns:
-        A clock: what it gives is the time since this call [s], by the wall and of the CPU.
+        A clock: what it gives tells the time since this call [s], by the wall and of the CPU.
     """
     wall, cpu = time.perf_counter(), time.process_time()
     os.environ["OMP_NUM_THREADS"] = str(count)
@@ -23,4 +23,4 @@ def use(count: int) -> Callable[[], dict[str, float]]:
         import torch
 
         torch.set_num_threads(count)
-    return lambda: {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
+    return lambda: f"{time.perf_counter() - wall:,.0f} s ({time.process_time() - cpu:,.0f} CPU-s)"

@@ -174,6 +174,11 @@ def test_released_artifacts_are_complete_after_a_bare_pull(tmp_path: Path, link:
     run(tmp_path, "dvc", "config", "cache.type", link)
     run(tmp_path, "dvc", "pull")
     clean(tmp_path)
+    replies = sorted((tmp_path / "data/replies").glob("*.jsonl"))
+    assert len(replies) >= 9
+    before = [path.read_bytes() for path in replies]
+    run(tmp_path, "dvc", "checkout")
+    assert [path.read_bytes() for path in replies] == before
     table = json.loads((tmp_path / "results/tables/main.json").read_text())
     harmful, benign = (
         {

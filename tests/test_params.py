@@ -65,6 +65,9 @@ def test_default_params_have_no_mistakes() -> None:
         ("fetch.sources.school.path", "bundled/sources/none.txt", "fetch.sources.school.path: no file"),
         ("fetch.sources.school.kind", "mirror", "fetch.sources.school: of kind mirror, and fetch.mirror is null"),
         ("fetch.sources.school.sha", "0", "fetch.sources.school.sha: unknown key"),
+        ("fetch.sources.school.sha256", 3, "fetch.sources.school.sha256: 3 (int); expected a valid string."),
+        ("curate", 3, "curate: 3 (int); expected a mapping with the keys size."),
+        ("fetch.sources", 3, "fetch.sources: 3 (int); expected a mapping."),
     ],
 )
 def test_every_mistake_names_key_value_and_what_is_allowed(tmp_path: Path, key: str, value: Any, expected: str) -> None:
@@ -78,6 +81,20 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     assert len(mistakes(write(tmp_path, change))) == 4
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: [1,\nb: 2\n", ", line 3, column 1: not YAML (expected"),
+        ("a: b: c", ", line 1, column 5: not YAML (mapping"),
+    ],
+)
+def test_what_is_not_yaml_is_told_with_its_line(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    (line,) = mistakes(tmp_path / "params.yaml")
+    assert line.startswith(f"{tmp_path / 'params.yaml'}{expected}")
+    assert "\n" not in line
+
+
 def test_missing_section_and_key(tmp_path: Path) -> None:
     text = "\n".join(line for line in (ROOT / "params.yaml").read_text().splitlines() if "pool_ngram" not in line)
     assert any("collect.pool_ngram: missing" in line for line in mistakes(write(tmp_path, text=text)))
@@ -85,7 +102,7 @@ def test_missing_section_and_key(tmp_path: Path) -> None:
 
 
 def test_value_that_the_two_engines_would_read_differently(tmp_path: Path) -> None:
-    text = (ROOT / "params.yaml").read_text().replace("learning_rate: 0.002,", "learning_rate: 2e-3,")
+    text = (ROOT / "params.yaml").read_text().replace("learning_rate: 0.002\n", "learning_rate: 2e-3\n")
     assert "2e-3" in text
     assert any(
         "finetune.settings.learning_rate" in line and "version of YAML" in line

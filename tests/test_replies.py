@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,18 @@ def test_the_key_of_a_request() -> None:
         reply_key("m", [{"role": "user", "content": "\ud83d"}], {}, "t"),
     }
     assert len(others | {base}) == 8
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_reply_is_never_written_into_what_dvc_linked(tmp_path: Path, link: Callable[[Path, Path], None]) -> None:
+    """`dvc pull` with links as cache type puts the cached file itself there: it has to stay what its name says."""
+    cached, path = tmp_path / "cache" / "ab", tmp_path / "data" / "r.jsonl"
+    fill(cached, "a")
+    before = cached.read_bytes()
+    cached.chmod(0o444)
+    path.parent.mkdir()
+    link(cached, path)
+    fill(path, "b")
+    assert cached.read_bytes() == before
+    with Store(path) as store:
+        assert len(store) == 2

@@ -1,6 +1,7 @@
 """Scripts: thin, one for each rule, and named so that they shadow nothing."""
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -38,3 +39,20 @@ def test_package_root_holds_no_code() -> None:
     """It is in no rule's code list, so it must have nothing that could change a result."""
     lines = Path(ROOT / "star1" / "__init__.py").read_text().strip().splitlines()
     assert len(lines) == 3
+
+
+def test_star1_outside_the_project_says_so(tmp_path: Path) -> None:
+    for command in ("plan", "show", "preset", "sync", "dvc-yaml"):
+        done = subprocess.run(
+            [sys.executable, "-m", "star1.cli", command],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert (
+            done.stderr
+            == f"error: {tmp_path}: no Snakefile; expected the project's folder. Hint: cd to where params.yaml lies.\n"
+        )

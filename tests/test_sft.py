@@ -350,7 +350,7 @@ def test_equal_runs_write_equal_checkpoints_and_the_original_template(
     assert str(tmp_path) not in (tmp_path / "a/manifest.json").read_text()
     metrics = read_json(tmp_path / "a.metrics.json")
     assert [entry["update"] for entry in metrics["history"]] == [1, 2, 3, 4, 5, 6]
-    assert metrics["cpu_seconds"] > 0
+    assert set(metrics) == {"history"}  # times would make equal runs differ
     finetune(base, data, tmp_path / "c", seed=2)
     assert weights_digest(tmp_path / "c") != weights_digest(tmp_path / "a")
     assert not any((tmp_path / ".work" / "finetune").iterdir())
