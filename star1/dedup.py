@@ -7,31 +7,28 @@ Source: UCSC-VLAA/STAR-1 @ b493335, data_making/data_collection.
 Differs: no dense N x N matrix is built; every dropped row says why; the survivor of `self_ngram` can be the first row.
 """
 
-import re
+import resource
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 
+from star1 import ngrams, tfidf, vectors
 from star1.embeddings import encode as encode_texts
 from star1.errors import InputError, SettingError
-from star1.progress import track
+from star1.matches import Drop
+from star1.ngrams import Survivor
 from star1.records import Row, read_rows, text_digest
 
-Survivor: TypeAlias = Literal["first", "as_published"]
-Vectors: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
-Indices: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+Vectors: TypeAlias = NDArray[np.float32]
+Source: TypeAlias = tuple[str, int, Sequence[Row]]
 
 STEPS = ("self_ngram", "pool_ngram", "pool_tfidf", "self_tfidf", "self_embedding", "test_embedding")
-TFIDF_BLOCK = 512
-VECTOR_BLOCK, VECTOR_TILE = 1024, 8192
-# A float32 product of two vectors of 384 numbers and length 1 is off by less than this.
-FLOAT32_NOISE = 1e-5
-# What scikit-learn's vectoriser takes for a word.
-WORD = re.compile(r"\b\w\w+\b")
 
 
 @dataclass(frozen=True)
@@ -49,205 +46,6 @@ class Settings:
     embedding_threshold: float = 0.7
     pool_ngram: int = 8
     ngram_survivor: Survivor = "first"
-
-
-@dataclass(frozen=True)
-class Drop:
-    """A row that goes: its `index`, the index of the row it is `matched` with, and by what."""
-
-    index: int
-    matched: int
-    similarity: float | None = None
-    ngram: str | None = None
-
-
-# --- n-grams --------------------------------------------------------------------------------------------------------
-
-
-def word_ngrams(text: str, n: int) -> list[str]:
-    """The n-grams over the words of the lower-cased text, split at white space; none if it has fewer than n words."""
-    words = text.lower().split()
-    return [" ".join(words[start : start + n]) for start in range(len(words) - n + 1)]
-
-
-def self_ngram(texts: Sequence[str], n: int, survivor: Survivor) -> list[Drop]:
-    """Rows that share an n-gram with another row of the same list.
-
-    With `first`, a row goes if it shares an n-gram with an earlier row that stays. So the first row of every cluster
-    stays, and no two rows that stay share an n-gram.
-
-    With `as_published`, each n-gram that several rows hold keeps the one that `set.pop()` takes from the Python set of
-    their indices (not in general the first), and all its other holders go, even if another n-gram keeps them. So all
-    rows of a cluster can go.
-    """
-    return _first_ngram(texts, n) if survivor == "first" else _popped_ngram(texts, n)
-
-
-def _first_ngram(texts: Sequence[str], n: int) -> list[Drop]:
-    holders: dict[str, int] = {}
-    drops = []
-    for index, text in enumerate(texts):
-        ngrams = word_ngrams(text, n)
-        shared = next((ngram for ngram in ngrams if ngram in holders), None)
-        if shared is None:
-            holders.update(dict.fromkeys(ngrams, index))
-        else:
-            drops.append(Drop(index, holders[shared], ngram=shared))
-    return drops
-
-
-def _popped_ngram(texts: Sequence[str], n: int) -> list[Drop]:
-    holders: dict[str, set[int]] = {}
-    for index, text in enumerate(texts):
-        for ngram in word_ngrams(text, n):
-            holders.setdefault(ngram, set()).add(index)
-    drops: dict[int, Drop] = {}
-    for ngram, indices in holders.items():
-        if len(indices) > 1:
-            stays = indices.pop()
-            for index in indices:
-                drops.setdefault(index, Drop(index, stays, ngram=ngram))
-    return sorted(drops.values(), key=lambda drop: drop.index)
-
-
-def add_ngrams(holders: dict[str, int], texts: Sequence[str], n: int, start: int) -> None:
-    """Note for each n-gram the first row that holds it; the rows of `texts` are numbered from `start`."""
-    for index, text in enumerate(texts, start=start):
-        for ngram in word_ngrams(text, n):
-            holders.setdefault(ngram, index)
-
-
-def pool_ngram(texts: Sequence[str], holders: dict[str, int], n: int) -> list[Drop]:
-    """Rows that share an n-gram with the pool, whose n-grams are in `holders`."""
-    drops = []
-    for index, text in enumerate(texts):
-        shared = next((ngram for ngram in word_ngrams(text, n) if ngram in holders), None)
-        if shared is not None:
-            drops.append(Drop(index, holders[shared], ngram=shared))
-    return drops
-
-
-# --- similarity -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Pairs of rows that are alike, sorted by `left` and then `right`, with their `similarity`."""
-
-    left: Indices
-    right: Indices
-    similarity: "np.ndarray[Any, np.dtype[np.float64]]"
-
-    def drops(self) -> list[Drop]:
-        """One drop for each left row: with its first right row."""
-        _, first = np.unique(self.left, return_index=True)
-        return [Drop(int(self.left[i]), int(self.right[i]), float(self.similarity[i])) for i in first]
-
-
-# Gives the pairs among the rows with these indices and the rows with those.
-Alike: TypeAlias = Callable[[Indices, Indices], Pairs]
-
-
-def _sorted_pairs(left: Indices, right: Indices, similarity: Any) -> Pairs:
-    order = np.lexsort((right, left))
-    return Pairs(left[order], right[order], similarity[order])
-
-
-def _against(alike: Alike, n: int, n_others: int, block: int, step: str) -> list[Drop]:
-    """Rows that are alike to any of the other rows."""
-    others = np.arange(n_others)
-    starts = range(0, n, block) if n_others else range(0)
-    blocks = (np.arange(start, min(start + block, n)) for start in starts)
-    return [drop for rows in track(blocks, step, len(starts), "blocks") for drop in alike(rows, others).drops()]
-
-
-def _greedy(alike: Alike, n: int, block: int, step: str) -> list[Drop]:
-    """Rows that are alike to an earlier row that stays, decided in order; matched with the first such row."""
-    kept = np.arange(0)
-    drops: list[Drop] = []
-    for start in track(range(0, n, block), step, -(-n // block), "blocks"):
-        rows = np.arange(start, min(start + block, n))
-        earlier = alike(rows, kept).drops() if len(kept) else []
-        rows = np.setdiff1d(rows, [drop.index for drop in earlier])
-        inside = _greedy_inside(alike(rows, rows)) if len(rows) else []
-        kept = np.concatenate([kept, np.setdiff1d(rows, [drop.index for drop in inside])])
-        drops += sorted(earlier + inside, key=lambda drop: drop.index)
-    return drops
-
-
-def _greedy_inside(pairs: Pairs) -> list[Drop]:
-    """The same within one block, from all its pairs."""
-    drops: dict[int, Drop] = {}
-    for i in np.flatnonzero(pairs.right < pairs.left):
-        left, right = int(pairs.left[i]), int(pairs.right[i])
-        # Pairs come in the order of their later row, so whether the earlier one stays is known by then.
-        if left not in drops and right not in drops:
-            drops[left] = Drop(left, right, float(pairs.similarity[i]))
-    return list(drops.values())
-
-
-def _tfidf(texts: Sequence[str]) -> Any:
-    """TF-IDF matrix `[n, words]` (scipy CSR, float64, rows of length 1 or 0); None if no text has a word."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    if not any(WORD.search(text.lower()) for text in texts):
-        return None
-    return TfidfVectorizer().fit_transform(texts).tocsr()
-
-
-def _alike_tfidf(matrix: Any, others: Any, threshold: float) -> Alike:
-    def alike(rows: Indices, columns: Indices) -> Pairs:
-        # scipy adds the products of a pair in the order of the words, so a cosine does not depend on the block.
-        product = (matrix[rows] @ others[columns].T).tocoo()
-        hit = product.data >= threshold
-        return _sorted_pairs(rows[product.row[hit]], columns[product.col[hit]], product.data[hit])
-
-    return alike
-
-
-def pool_tfidf(texts: Sequence[str], pool: Sequence[str], threshold: float) -> list[Drop]:
-    """Rows with a TF-IDF cosine >= threshold with a pool row; the vocabulary and weights are of pool and rows."""
-    matrix = _tfidf([*pool, *texts]) if texts else None
-    if matrix is None:
-        return []
-    alike = _alike_tfidf(matrix[len(pool) :], matrix[: len(pool)], threshold)
-    return _against(alike, len(texts), len(pool), TFIDF_BLOCK, "pool_tfidf")
-
-
-def self_tfidf(texts: Sequence[str], threshold: float) -> list[Drop]:
-    """Rows with a TF-IDF cosine >= threshold with an earlier row that stays."""
-    matrix = _tfidf(texts) if texts else None
-    return [] if matrix is None else _greedy(_alike_tfidf(matrix, matrix, threshold), len(texts), TFIDF_BLOCK, STEPS[3])
-
-
-def _alike_vectors(vectors: Vectors, others: Vectors, threshold: float) -> Alike:
-    def tile(rows: Indices, columns: Indices) -> tuple[Indices, Indices, Any]:
-        left, right = np.nonzero(vectors[rows] @ others[columns].T >= threshold - FLOAT32_NOISE)
-        left, right = rows[left], columns[right]
-        # The float32 product depends on how it is split into blocks; the decision must not.
-        exact = np.einsum("ij,ij->i", vectors[left].astype(np.float64), others[right].astype(np.float64))
-        hit = exact >= threshold
-        return left[hit], right[hit], exact[hit]
-
-    def alike(rows: Indices, columns: Indices) -> Pairs:
-        tiles = [tile(rows, columns[start : start + VECTOR_TILE]) for start in range(0, len(columns), VECTOR_TILE)]
-        return _sorted_pairs(*(np.concatenate(parts) for parts in zip(*tiles, strict=True)))
-
-    return alike
-
-
-def self_embedding(vectors: Vectors, threshold: float) -> list[Drop]:
-    """Rows whose vector has a cosine >= threshold with that of an earlier row that stays.
-
-    The cosine that decides is the float64 dot product of the float32 vectors `[n, d]`, which must have length 1.
-    """
-    return _greedy(_alike_vectors(vectors, vectors, threshold), len(vectors), VECTOR_BLOCK, "self_embedding")
-
-
-def decontaminate(vectors: Vectors, tests: Vectors, threshold: float) -> list[Drop]:
-    """Rows whose vector has a cosine >= threshold, as in `self_embedding`, with that of a benchmark row."""
-    alike = _alike_vectors(vectors, tests, threshold)
-    return _against(alike, len(vectors), len(tests), VECTOR_BLOCK, "test_embedding")
 
 
 # --- input -----------------------------------------------------------------------------------------------------------
@@ -287,7 +85,7 @@ def read_numbers(text: str, names: Sequence[str]) -> dict[str, int]:
 # --- collection -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """A prompt on its way through the steps: a row of a source or, if `id` is set, of a benchmark."""
 
@@ -302,17 +100,26 @@ class Prompt:
 
     def reference(self) -> Row:
         """The prompt as a dropped row points to it: without its text."""
-        place = {"source": self.name} if self.id is None else {"benchmark": self.name, "id": self.id}
-        return place | {"row": self.row, "question_digest": text_digest(self.text)}
+        kind = "source" if self.id is None else "benchmark"
+        place = {kind: self.name, "id": f"{self.name}-{self.row}" if self.id is None else self.id, "row": self.row}
+        return place | {"question_digest": text_digest(self.text)}
 
 
 @dataclass
 class Collection:
-    """What `collect` gives: kept rows `{"id", "question", "source"}`, dropped rows with reasons, and the funnel."""
+    """What `collect` gives.
+
+    Attributes:
+        rows: kept rows `{"id", "question", "source"}`.
+        dropped: the others, each with its step, reason and match.
+        funnel: rows of each source after each step, and how often each reason was given.
+        costs: seconds, CPU-seconds and peak memory [MB] of each step.
+    """
 
     rows: list[Row]
     dropped: list[Row] = field(default_factory=list)
     funnel: Row = field(default_factory=dict)
+    costs: Row = field(default_factory=dict)
 
 
 def survivors(n: int, drops: Sequence[Drop], survivor: Survivor) -> list[int]:
@@ -326,8 +133,103 @@ def survivors(n: int, drops: Sequence[Drop], survivor: Survivor) -> list[int]:
     return [index for index in range(n) if index not in removed]
 
 
+class Costs:
+    """What each step took. Its peak memory is that of the process since its start: it shows the step that raised it."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, dict[str, float]] = {}
+        self._since = time.perf_counter(), time.process_time()
+
+    def note(self, step: str) -> None:
+        """Charge what was spent since the last note to a step."""
+        now = time.perf_counter(), time.process_time()
+        cost = self.steps.setdefault(step, {"seconds": 0.0, "cpu_seconds": 0.0})
+        for name, spent, before in zip(("seconds", "cpu_seconds"), now, self._since, strict=True):
+            cost[name] = round(cost[name] + spent - before, 3)
+        cost["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        self._since = now
+
+
+class Ledger:
+    """Carries out the drops of each step and keeps account of them; prompts go by their numbers."""
+
+    def __init__(self, settings: Settings, prompts: Sequence[Prompt]) -> None:
+        self.settings, self.prompts = settings, prompts
+        self.dropped: list[Row] = []
+        self.costs = Costs()
+
+    def apply(self, step: str, rows: Sequence[int], others: Sequence[int], drops: Sequence[Drop]) -> list[int]:
+        """Take the dropped ones out of `rows`; `others` are what they are matched with."""
+        for drop in drops:
+            matched = self.prompts[others[drop.matched]]
+            row: Row = self.prompts[rows[drop.index]].reference()
+            row |= {"step": step, "reason": self.reason(step, drop, matched), "matched": matched.reference()}
+            if drop.similarity is not None:
+                # Further digits differ between machines.
+                row["similarity"] = round(drop.similarity, 4)
+            if drop.ngram is not None:
+                row["ngram"] = drop.ngram
+            self.dropped.append(row)
+        self.costs.note(step)
+        return [rows[index] for index in survivors(len(rows), drops, self.settings.ngram_survivor)]
+
+    def reason(self, step: str, drop: Drop, matched: Prompt) -> str:
+        """Why a row goes, in words that many rows share."""
+        if drop.ngram is not None:
+            return f"word {len(drop.ngram.split())}-gram in common with {matched.label()}"
+        lexical = step.endswith("_tfidf")
+        threshold = self.settings.tfidf_threshold if lexical else self.settings.embedding_threshold
+        return f"{'TF-IDF' if lexical else 'embedding'} cosine >= {threshold:g} with {matched.label()}"
+
+    def texts(self, rows: Sequence[int]) -> list[str]:
+        """The texts of prompts."""
+        return [self.prompts[row].text for row in rows]
+
+
+def all_prompts(sources: Sequence[Source], benchmarks: Sequence[tuple[str, Sequence[Row]]]) -> tuple[list[Prompt], int]:
+    """The prompts of all benchmarks and then of all sources, and how many are of benchmarks."""
+    tests = [
+        Prompt(row["question"], name, row.get("row", position), row["id"])
+        for name, rows in benchmarks
+        for position, row in enumerate(rows)
+    ]
+    training = [
+        Prompt(row["question"], name, row.get("row", position))
+        for name, _, rows in sources
+        for position, row in enumerate(rows)
+    ]
+    return tests + training, len(tests)
+
+
+def per_source(ledger: Ledger, sources: Sequence[Source], tests: int) -> tuple[list[int], tfidf.Terms, Row]:
+    """Steps one to three.
+
+    Returns:
+        The kept rows of all sources, by number; the words of all prompts; how the survivors of `self_ngram` differ.
+    """
+    settings, texts = ledger.settings, [prompt.text for prompt in ledger.prompts]
+    words, terms = ngrams.split(texts), tfidf.Vocabulary().terms(texts)
+    table = ngrams.Table(words, settings.pool_ngram)
+    table.add(range(tests))
+    everything, pool, start, differences = range(len(texts)), list(range(tests)), tests, {}
+    ledger.costs.note("words")
+    for name, n, rows in sources:
+        own = range(start, start + len(rows))
+        start = own.stop
+        drops = ngrams.self_ngram(words, own, n, settings.ngram_survivor)
+        kept = ledger.apply("self_ngram", own, own, drops)
+        kept = ledger.apply("pool_ngram", kept, everything, table.match(kept))
+        drops = tfidf.against(terms.take(pool), terms.take(kept), settings.tfidf_threshold)
+        kept = ledger.apply("pool_tfidf", kept, pool, drops)
+        table.add(kept)
+        pool += kept
+        differences[name] = ngrams.differences(words, own, n)
+        ledger.costs.note("ngram_survivors")
+    return pool[tests:], terms, differences
+
+
 def collect(
-    sources: Sequence[tuple[str, int, Sequence[Row]]],
+    sources: Sequence[Source],
     benchmarks: Sequence[tuple[str, Sequence[Row]]],
     settings: Settings,
     encode: Callable[[Sequence[str]], Vectors] = encode_texts,
@@ -343,74 +245,41 @@ def collect(
     Raises:
         InputError: no row is left.
     """
-    run = _Run(settings)
-    tests = [
-        Prompt(row["question"], name, row.get("row", position), row["id"])
-        for name, rows in benchmarks
-        for position, row in enumerate(rows)
-    ]
-    kept = _per_source(run, sources, tests)
-    kept = run.apply("self_tfidf", kept, kept, self_tfidf(_texts(kept), settings.tfidf_threshold))
-    vectors = encode([*_texts(kept), *_texts(tests)])
-    own, others = vectors[: len(kept)], vectors[len(kept) :]
-    drops = self_embedding(own, settings.embedding_threshold)
+    prompts, tests = all_prompts(sources, benchmarks)
+    ledger = Ledger(settings, prompts)
+    kept, terms, differences = per_source(ledger, sources, tests)
+    drops = tfidf.greedy(terms.take(kept), settings.tfidf_threshold)
+    kept = ledger.apply("self_tfidf", kept, kept, drops)
+    encoded = encode(ledger.texts([*kept, *range(tests)]))
+    ledger.costs.note("encode")
+    own, others = encoded[: len(kept)], encoded[len(kept) :]
+    drops = vectors.greedy(own, settings.embedding_threshold)
     own = own[survivors(len(kept), drops, settings.ngram_survivor)]
-    kept = run.apply("self_embedding", kept, kept, drops)
-    kept = run.apply("test_embedding", kept, tests, decontaminate(own, others, settings.embedding_threshold))
+    kept = ledger.apply("self_embedding", kept, kept, drops)
+    drops = vectors.against(own, others, settings.embedding_threshold)
+    kept = ledger.apply("test_embedding", kept, range(tests), drops)
+    return finish(ledger, kept, sources, benchmarks, differences)
+
+
+def finish(
+    ledger: Ledger,
+    kept: Sequence[int],
+    sources: Sequence[Source],
+    benchmarks: Sequence[tuple[str, Sequence[Row]]],
+    differences: Row,
+) -> Collection:
+    """The collection of the kept rows.
+
+    Raises:
+        InputError: there is none.
+    """
     if not kept:
         raise InputError("collect", "no row is left", "at least one", "look at the reasons of the dropped rows")
-    rows = [{"id": str(index), "question": prompt.text, "source": prompt.name} for index, prompt in enumerate(kept)]
+    prompts = [ledger.prompts[number] for number in kept]
+    rows = [{"id": str(index), "question": prompt.text, "source": prompt.name} for index, prompt in enumerate(prompts)]
     sizes = {name: len(rows) for name, _, rows in sources}
-    return Collection(rows, run.dropped, _funnel(sizes, {name: len(rows) for name, rows in benchmarks}, run.dropped))
-
-
-def _per_source(run: "_Run", sources: Sequence[tuple[str, int, Sequence[Row]]], tests: list[Prompt]) -> list[Prompt]:
-    """Steps one to three; gives the kept rows of all sources."""
-    settings, pool, holders = run.settings, list(tests), dict[str, int]()
-    add_ngrams(holders, _texts(tests), settings.pool_ngram, 0)
-    for name, n, rows in sources:
-        kept = [Prompt(row["question"], name, row.get("row", position)) for position, row in enumerate(rows)]
-        kept = run.apply("self_ngram", kept, kept, self_ngram(_texts(kept), n, settings.ngram_survivor))
-        kept = run.apply("pool_ngram", kept, pool, pool_ngram(_texts(kept), holders, settings.pool_ngram))
-        drops = pool_tfidf(_texts(kept), _texts(pool), settings.tfidf_threshold)
-        kept = run.apply("pool_tfidf", kept, pool, drops)
-        add_ngrams(holders, _texts(kept), settings.pool_ngram, len(pool))
-        pool += kept
-    return pool[len(tests) :]
-
-
-def _texts(prompts: Sequence[Prompt]) -> list[str]:
-    return [prompt.text for prompt in prompts]
-
-
-class _Run:
-    """Carries out the drops of each step and keeps account of them."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.dropped: list[Row] = []
-
-    def apply(self, step: str, prompts: list[Prompt], others: list[Prompt], drops: list[Drop]) -> list[Prompt]:
-        """Take the dropped rows out of `prompts`; `others` are the rows that they are matched with."""
-        for drop in drops:
-            matched = others[drop.matched]
-            row: Row = prompts[drop.index].reference() | {"step": step, "reason": self.reason(step, drop, matched)}
-            row["matched"] = matched.reference()
-            if drop.similarity is not None:
-                # Further digits differ between machines.
-                row["similarity"] = round(drop.similarity, 4)
-            if drop.ngram is not None:
-                row["ngram"] = drop.ngram
-            self.dropped.append(row)
-        return [prompts[index] for index in survivors(len(prompts), drops, self.settings.ngram_survivor)]
-
-    def reason(self, step: str, drop: Drop, matched: Prompt) -> str:
-        """Why a row goes, in words that many rows share."""
-        if drop.ngram is not None:
-            return f"word {len(drop.ngram.split())}-gram in common with {matched.label()}"
-        tfidf = step.endswith("_tfidf")
-        threshold = self.settings.tfidf_threshold if tfidf else self.settings.embedding_threshold
-        return f"{'TF-IDF' if tfidf else 'embedding'} cosine >= {threshold:g} with {matched.label()}"
+    funnel = _funnel(sizes, {name: len(rows) for name, rows in benchmarks}, ledger.dropped)
+    return Collection(rows, ledger.dropped, funnel | {"ngram_survivors": differences}, ledger.costs.steps)
 
 
 def _funnel(sources: dict[str, int], benchmarks: dict[str, int], dropped: Sequence[Row]) -> Row:

@@ -163,7 +163,7 @@ def _shared(words: Words, n: int) -> list[tuple[int, list[int]]]:
 
 
 @compiled
-def _slot(flat: Numbers, at: int, n: int, place: Indices) -> int:
+def _slot(flat: Numbers, at: int, n: int, place: Indices) -> np.int64:
     """Where the table has the n-gram at `at`, or the free slot where it belongs."""
     code = np.uint64(1469598103934665603)
     for word in flat[at : at + n]:

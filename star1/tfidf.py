@@ -166,8 +166,9 @@ class Index:
 
         def look(thread: int, start: int, stop: int) -> None:
             found = _all(start, stop, self.floor, self.vectors[:3], self.prefixes, self.postings, *self.scratch[thread])
-            order = np.lexsort((found[1], found[0]))
-            parts[thread] = Pairs(*(column[order] for column in found))
+            left, right, cosine = found
+            order = np.lexsort((right, left))
+            parts[thread] = Pairs(left[order], right[order], cosine[order])
 
         in_threads(look, low, high, self.threads)
         return Pairs.joined(parts)
@@ -280,7 +281,7 @@ def _nearest(
     postings: Postings,
     seen: Numbers,
     dense: Floats,
-) -> tuple[int, float]:
+) -> tuple[np.int64, float]:
     """The first added row, not before `since`, that a row is like, or -1."""
     starts, words, weights, rests = prefixes
     begins, ends, rows, posted, behind = postings

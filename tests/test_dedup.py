@@ -1,7 +1,6 @@
 """The six steps of collection: against the published code, against their rules written out, and on planted rows."""
 
 import json
-import random
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from star1 import dedup
-from star1.dedup import Settings, Survivor, Vectors, collect
+from star1.dedup import Settings, Vectors, collect
 from star1.errors import InputError, SettingError
+from star1.matches import Drop
+from star1.ngrams import Survivor
 from star1.reading import read_benchmark, read_source
 from star1.records import Row, read_json, read_rows, write_rows
 from star1.sources import Benchmark, Source
@@ -26,10 +24,6 @@ SHARED = ROOT.parent / "shared" / "sources"
 BUNDLED = ROOT / "bundled"
 
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the public prompt sets are not at hand (../shared)")
-
-
-def dropped_indices(drops: Sequence[dedup.Drop]) -> list[int]:
-    return [drop.index for drop in drops]
 
 
 # --- parity with the published code ---------------------------------------------------------------------------------
@@ -52,14 +46,15 @@ class Parity:
             for name in self.reference["benchmarks_order"]
         ]
         self.kept: list[list[int]] = []
-        apply = dedup._Run.apply
+        apply = dedup.Ledger.apply
 
-        def recorded(run: dedup._Run, *arguments: Any) -> list[dedup.Prompt]:
-            kept = apply(run, *arguments)
-            self.kept.append([self.offsets[prompt.name] + prompt.row for prompt in kept])
+        def recorded(ledger: dedup.Ledger, *arguments: Any) -> list[int]:
+            kept = apply(ledger, *arguments)
+            prompts = [ledger.prompts[number] for number in kept]
+            self.kept.append([self.offsets[prompt.name] + prompt.row for prompt in prompts])
             return kept
 
-        monkeypatch.setattr(dedup._Run, "apply", recorded)
+        monkeypatch.setattr(dedup.Ledger, "apply", recorded)
 
 
 @needs_shared
@@ -91,140 +86,15 @@ def test_all_steps_keep_what_the_published_code_keeps(monkeypatch: pytest.Monkey
     assert [row["id"] for row in result.rows] == [str(index) for index in range(len(result.rows))]
 
 
-# --- n-grams --------------------------------------------------------------------------------------------------------
-
-few_words = st.lists(st.lists(st.sampled_from("ab"), max_size=5).map(" ".join), max_size=12)
-
-
-@given(few_words)
-def test_first_survivor_keeps_a_first_row_of_every_cluster(texts: list[str]) -> None:
-    drops = dedup.self_ngram(texts, 2, "first")
-    gone = dropped_indices(drops)
-    grams = [set(dedup.word_ngrams(text, 2)) for text in texts]
-    kept = [index for index in range(len(texts)) if index not in gone]
-    assert not any(grams[i] & grams[j] for i in kept for j in kept if i < j)
-    for drop in drops:
-        assert drop.matched < drop.index
-        assert drop.matched in kept
-        assert drop.ngram in grams[drop.index] & grams[drop.matched]
-
-
-@given(few_words)
-def test_as_published_is_the_rule_written_out(texts: list[str]) -> None:
-    holders: dict[tuple[str, ...], set[int]] = {}
-    for index, text in enumerate(texts):
-        words = " ".join(text.lower().split()).split()
-        for start in range(len(words) - 1):
-            holders.setdefault(tuple(words[start : start + 2]), set()).add(index)
-    gone: set[int] = set()
-    for indices in holders.values():
-        if len(indices) > 1:
-            indices.pop()
-            gone |= indices
-    assert dropped_indices(dedup.self_ngram(texts, 2, "as_published")) == sorted(gone)
-
-
-def test_as_published_can_keep_a_later_row() -> None:
-    # In a set of 1 and 8, the table slot of 8 comes first.
-    texts = ["x"] + ["same words here"] + ["x"] * 6 + ["same words here"]
-    assert dropped_indices(dedup.self_ngram(texts, 3, "as_published")) == [1]
-    assert dropped_indices(dedup.self_ngram(texts, 3, "first")) == [8]
-
-
-def test_as_published_can_lose_a_whole_cluster() -> None:
-    # Five indices have a larger table than two: "a b" keeps row 1 and drops 8, "c d" keeps row 8 and drops 1.
-    texts = ["x", "a b c d", "a b", "a b", "a b", "x", "x", "x", "a b q c d"]
-    assert dropped_indices(dedup.self_ngram(texts, 2, "as_published")) == [1, 2, 3, 4, 8]
-    assert dropped_indices(dedup.self_ngram(texts, 2, "first")) == [2, 3, 4, 8]
-
-
-def test_words_are_compared_without_case_and_spacing() -> None:
-    assert len(dedup.self_ngram(["One  TWO\tthree", "\none two\n\nThree "], 3, "first")) == 1
-    assert dedup.self_ngram(["one two", "one two"], 3, "first") == []  # too short to have an n-gram
-
-
-def test_pool_ngram_names_the_first_holder() -> None:
-    holders: dict[str, int] = {}
-    dedup.add_ngrams(holders, ["a b c", "b c d"], 2, 0)
-    dedup.add_ngrams(holders, ["b c e"], 2, 2)
-    drops = dedup.pool_ngram(["x y", "z b c", "c e"], holders, 2)
-    assert [(drop.index, drop.matched, drop.ngram) for drop in drops] == [(1, 0, "b c"), (2, 2, "c e")]
+# --- order --------------------------------------------------------------------------------------------------------------
 
 
 def test_published_order_is_that_of_a_set() -> None:
-    drops = [dedup.Drop(index, 0) for index in range(10_000) if index % 100 not in (0, 7)]
+    drops = [Drop(index, 0) for index in range(10_000) if index % 100 not in (0, 7)]
     ascending = dedup.survivors(10_000, drops, "first")
     published = dedup.survivors(10_000, drops, "as_published")
     assert ascending == sorted(published)
     assert published != ascending  # where most rows go, the set is small and its order by slot
-
-
-# --- similarity -----------------------------------------------------------------------------------------------------
-
-
-def literal_greedy(similarity: Any, threshold: float) -> dict[int, int]:
-    """First wins, written out: which earlier row that stays, if any, each row is like."""
-    kept: list[int] = []
-    matched: dict[int, int] = {}
-    for index in range(len(similarity)):
-        like = [other for other in kept if similarity[index][other] >= threshold]
-        if like:
-            matched[index] = like[0]
-        else:
-            kept.append(index)
-    return matched
-
-
-@pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("block", [3, 1000])
-def test_tfidf_is_the_rule_written_out(monkeypatch: pytest.MonkeyPatch, seed: int, block: int) -> None:
-    monkeypatch.setattr(dedup, "TFIDF_BLOCK", block)
-    random_ = random.Random(seed)
-    texts = [" ".join(random_.choices(["red", "green", "blue", "grey", "pink", "teal"], k=5)) for _ in range(60)]
-    matrix = TfidfVectorizer().fit_transform(texts)
-    similarity = (matrix @ matrix.T).toarray()
-    drops = dedup.self_tfidf(texts, 0.8)
-    assert {drop.index: drop.matched for drop in drops} == literal_greedy(similarity, 0.8)
-    assert all(drop.similarity == similarity[drop.index, drop.matched] for drop in drops)
-    pool, rows = texts[:25], texts[25:]
-    expected = {i: np.flatnonzero(row >= 0.9) for i, row in enumerate(similarity[25:, :25])}
-    drops = dedup.pool_tfidf(rows, pool, 0.9)
-    assert {drop.index: drop.matched for drop in drops} == {i: hits[0] for i, hits in expected.items() if len(hits)}
-
-
-@pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize(("block", "tile"), [(3, 4), (1000, 1000)])
-def test_embedding_is_the_rule_written_out(monkeypatch: pytest.MonkeyPatch, seed: int, block: int, tile: int) -> None:
-    monkeypatch.setattr(dedup, "VECTOR_BLOCK", block)
-    monkeypatch.setattr(dedup, "VECTOR_TILE", tile)
-    vectors = np.random.default_rng(seed).standard_normal((70, 6)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    similarity = vectors.astype(np.float64) @ vectors.astype(np.float64).T
-    drops = dedup.self_embedding(vectors, 0.7)
-    assert {drop.index: drop.matched for drop in drops} == literal_greedy(similarity, 0.7)
-    drops = dedup.decontaminate(vectors[30:], vectors[:30], 0.7)
-    expected = {i: np.flatnonzero(row >= 0.7) for i, row in enumerate(similarity[30:, :30])}
-    assert {drop.index: drop.matched for drop in drops} == {i: hits[0] for i, hits in expected.items() if len(hits)}
-
-
-def test_a_chain_keeps_every_second_row() -> None:
-    # b is like a and goes; c is like b alone, so it stays: only rows that stay count.
-    angles = np.deg2rad([0, 40, 80, 120])
-    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    assert [(drop.index, drop.matched) for drop in dedup.self_embedding(vectors, 0.7)] == [(1, 0), (3, 2)]
-
-
-def test_a_cosine_at_the_threshold_counts_and_one_below_does_not() -> None:
-    vectors = np.array([[1, 0], [0.5, 3**0.5 / 2]], dtype=np.float32)
-    assert dropped_indices(dedup.self_embedding(vectors, 0.5)) == [1]
-    assert dedup.self_embedding(vectors, float(np.nextafter(0.5, 1))) == []
-
-
-@pytest.mark.parametrize("texts", [[], ["?", "?"], ["a b", "a b"], ["", "x"]])
-def test_texts_without_a_word_are_like_nothing(texts: list[str]) -> None:
-    # scikit-learn refuses an empty vocabulary; a source of emoji must not end the run.
-    assert dedup.self_tfidf(texts, 0.6) == []
-    assert dedup.pool_tfidf(texts, texts, 0.6) == []
 
 
 # --- the whole ------------------------------------------------------------------------------------------------------

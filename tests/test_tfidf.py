@@ -1,12 +1,13 @@
 """TF-IDF joins over an inverted index: against dense matrices of scikit-learn and the greedy rule written out."""
 
+import itertools
 import random
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -69,7 +70,6 @@ def test_joins_are_the_rule_written_out(monkeypatch: pytest.MonkeyPatch, seed: i
     st.lists(st.lists(st.sampled_from(COLOURS), max_size=6).map(" ".join), max_size=25),
     st.sampled_from([0.05, 0.3, 0.5, 0.6, 0.7071067811865475, 0.9, 1.0]),
 )
-@settings(deadline=None)
 def test_any_rows_and_threshold(texts: list[str], threshold: float) -> None:
     """Short rows over six words: ties and equal rows all the time, and rows without a word."""
     rows = terms(texts)
@@ -84,7 +84,7 @@ def test_any_rows_and_threshold(texts: list[str], threshold: float) -> None:
 def test_parts_and_threads_change_nothing(threads: int, bounds: list[int]) -> None:
     rows = terms(colours(3))
     whole = tfidf.pairs_within(rows, range(len(rows)), 0.7, 1)
-    parts = [tfidf.pairs_within(rows, range(*pair), 0.7, threads) for pair in zip(bounds, bounds[1:], strict=False)]
+    parts = [tfidf.pairs_within(rows, range(*pair), 0.7, threads) for pair in itertools.pairwise(bounds)]
     joined = Pairs.joined(parts)
     for column in ("left", "right", "similarity"):
         assert np.array_equal(getattr(joined, column), getattr(whole, column))
