@@ -7,11 +7,13 @@ Source: UCSC-VLAA/STAR-1 @ b493335, data_making/data_collection.
 Differs: no dense N x N matrix is built; every dropped row says why; the survivor of `self_ngram` can be the first row.
 """
 
+import argparse
 import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import numpy as np
@@ -23,10 +25,12 @@ from star1.embeddings import encode as encode_texts
 from star1.errors import InputError, SettingError
 from star1.matches import Drop
 from star1.ngrams import Survivor
-from star1.records import Row, read_rows, text_digest
+from star1.records import Row, read_rows, text_digest, write_json, write_rows, write_text
 
 Vectors: TypeAlias = NDArray[np.float32]
 Source: TypeAlias = tuple[str, int, Sequence[Row]]
+# Name, n-gram length and rows of each source; name and rows of each benchmark.
+Sets: TypeAlias = tuple[Sequence[Source], Sequence[tuple[str, Sequence[Row]]]]
 
 STEPS = ("self_ngram", "pool_ngram", "pool_tfidf", "self_tfidf", "self_embedding", "test_embedding")
 
@@ -80,6 +84,61 @@ def read_numbers(text: str, names: Sequence[str]) -> dict[str, int]:
     if other := sorted(set(numbers) ^ set(names)):
         raise SettingError("ngrams", f"{other[0]!r} without its counterpart", "a length for each source and no other")
     return numbers
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of everything that reads the sets and settings of `collect`."""
+    parser.add_argument("--sources", nargs="+", required=True, metavar="NAME=PATH", help="in order, small sets first")
+    parser.add_argument("--ngrams", required=True, help='n-gram length of each source, as JSON: {"name": n}')
+    parser.add_argument("--benchmarks", nargs="*", default=[], metavar="NAME=PATH", help="test sets to keep out")
+    parser.add_argument("--tfidf-threshold", type=float, required=True)
+    parser.add_argument("--embedding-threshold", type=float, required=True)
+    parser.add_argument("--pool-ngram", type=int, required=True, help="n-gram length against the pool [words]")
+    parser.add_argument("--ngram-survivor", choices=("first", "as_published"), required=True)
+
+
+def read_flags(flags: argparse.Namespace) -> tuple[Sets, Settings]:
+    """What the flags say, with the rows that they name.
+
+    Raises:
+        SettingError: a flag cannot be used.
+        InputError: a file is not as it should be.
+    """
+    benchmarks = read_named(flags.benchmarks, ("id", "question"))
+    sources = read_named(flags.sources, ("question",))
+    lengths = read_numbers(flags.ngrams, [name for name, _ in sources])
+    settings = Settings(flags.tfidf_threshold, flags.embedding_threshold, flags.pool_ngram, flags.ngram_survivor)
+    return ([(name, lengths[name], rows) for name, rows in sources], benchmarks), settings
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """The flags of what `collect` writes."""
+    parser.add_argument("--output", type=Path, required=True, help="kept rows")
+    parser.add_argument("--dropped", type=Path, required=True, help="the others, with reasons")
+    parser.add_argument("--funnel", type=Path, required=True, help="rows after each step, and reasons")
+    parser.add_argument("--plot", type=Path, required=True, help="the same rows as CSV: after, source, rows")
+    parser.add_argument("--costs", type=Path, required=True, help="time and peak memory of each step")
+
+
+def write(result: "Collection", flags: argparse.Namespace) -> None:
+    """Write what `collect` gives, and say it in one line."""
+    funnel = result.funnel
+    lines = [
+        f"{number} {step},{name},{counts[step]}"
+        for number, step in enumerate(("rows", *STEPS))
+        for name, counts in funnel["sources"].items()
+    ]
+    write_text(flags.plot, "\n".join(["after,source,rows", *lines, ""]))
+    write_rows(flags.dropped, result.dropped)
+    write_json(flags.funnel, funnel)
+    write_json(flags.costs, result.costs)
+    write_rows(flags.output, result.rows)
+    steps = ", ".join(f"{step} {sum(reasons.values())}" for step, reasons in funnel["reasons"].items())
+    seconds = sum(cost["cpu_seconds"] for cost in result.costs.values())
+    told = (
+        f"collect: {funnel['total']['rows']} rows in, {len(result.rows)} kept; dropped: {steps}; {seconds:,.0f} CPU-s"
+    )
+    print(told)  # noqa: T201
 
 
 # --- collection -----------------------------------------------------------------------------------------------------

@@ -104,6 +104,7 @@ class Collect(Section):
 
     sources: Annotated[list[Name], Field(min_length=1)]
     benchmarks: list[Name]
+    shards: Count
     pool_ngram: Count
     tfidf_threshold: Annotated[float, Field(gt=0, le=1)]
     embedding_threshold: Annotated[float, Field(gt=0, le=1)]

@@ -14,9 +14,11 @@ import re
 from array import array
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from star1.kernels import compiled, cores, in_threads
 from star1.matches import TIE, Drop, Floats, Indices, Pairs
@@ -139,9 +141,10 @@ class Index:
         n = len(vectors.starts) - 1
         self.scratch = [(np.full(n, -1, np.int32), np.zeros(len(rank))) for _ in range(self.threads)]
 
-    def add(self, low: int, high: int) -> None:
-        """Add the rows from `low` to `high`; rows must come in order."""
-        _add(low, high, np.zeros(high - low, np.int64) - 1, self.prefixes, self.postings)
+    def add(self, low: int, high: int, skip: NDArray[np.bool_] | None = None) -> None:
+        """Add the rows from `low` to `high` but those to skip; rows must come in order."""
+        left_out = np.full(high - low, -1, np.int64) if skip is None else skip[low:high].astype(np.int64) - 1
+        _add(low, high, left_out, self.prefixes, self.postings)
 
     def first(self, low: int, high: int) -> tuple[Indices, Floats]:
         """For each row from `low` to `high`: the first added row that it is like, or -1, and their cosine."""
@@ -201,10 +204,38 @@ def against(pool: Terms, terms: Terms, threshold: float, threads: int | None = N
     return drops
 
 
-def pairs_within(terms: Terms, rows: range, threshold: float, threads: int | None = None) -> Pairs:
-    """All pairs of one of `rows` and an earlier row with a cosine >= threshold, as in `greedy`: a part of a self-join."""
+def copies(terms: Terms) -> NDArray[np.bool_]:
+    """Which rows have just the words of an earlier row `[n]`; rows without a word are nobody's copies.
+
+    In a greedy choice a copy always goes, and whatever is like it is like the earlier row.
+    """
+    seen: set[tuple[bytes, bytes]] = set()
+    found = np.zeros(len(terms), np.bool_)
+    for row, (start, stop) in enumerate(pairwise(terms.starts.tolist())):
+        key = terms.words[start:stop].tobytes(), terms.counts[start:stop].tobytes()
+        found[row] = key in seen and stop > start
+        seen.add(key)
+    return found
+
+
+def pairs_within(
+    terms: Terms,
+    rows: range,
+    threshold: float,
+    threads: int | None = None,
+    skip: NDArray[np.bool_] | None = None,
+) -> Pairs:
+    """All pairs of one of `rows` and an earlier row with a cosine >= threshold, as in `greedy`: a part of a self-join.
+
+    Args:
+        terms: the words of all rows, on which the weights are fitted.
+        rows: the later rows of the pairs.
+        threshold: smallest cosine; one less than 1e-9 below reaches it.
+        threads: how many threads look at once.
+        skip: rows that are not looked for as the earlier row, such as `copies` `[n]`.
+    """
     index = Index(weigh(terms), threshold, threads)
-    index.add(0, rows.stop)
+    index.add(0, rows.stop, skip)
     return index.all(rows.start, rows.stop)
 
 

@@ -13,7 +13,10 @@ from star1.workflow.dag import CHECKPOINT_MANIFEST, digest, jobs, load_dag, para
 HEADER = "# Generated from the rules by `star1 dvc-yaml`; do not edit.\n"
 # Small files that people read and compare: git keeps them, DVC only records their digests.
 IN_STEP = "in_step"
-IN_GIT = ("results/metrics/", "results/tables/")
+IN_GIT = ("results/metrics/", "results/tables/", "results/plots/")
+# What `dvc metrics show` prints. Costs are never the same twice, so git would see a change after every run.
+METRICS = ("results/metrics/", "results/costs/")
+PLOTS = "results/plots/"
 
 
 def out_path(output: str) -> str:
@@ -31,13 +34,21 @@ def stage(job: Any) -> dict[str, Any]:
     }
     if names := parameter_names(job):
         entry["params"] = names
-    metrics = [path for path in outputs if path.startswith("results/metrics/")]
-    outs = [out_path(path) for path in outputs if path not in metrics]
-    if outs:
-        entry["outs"] = [{path: {"cache": False}} if path.startswith(IN_GIT) else path for path in outs]
-    if metrics:
-        entry["metrics"] = [{path: {"cache": False}} for path in metrics]
+    metrics = [path for path in outputs if path.startswith(METRICS)]
+    plots = [path for path in outputs if path.startswith(PLOTS)]
+    outs = [out_path(path) for path in outputs if path not in (*metrics, *plots)]
+    for kind, paths in (("outs", outs), ("metrics", metrics), ("plots", plots)):
+        if paths:
+            entry[kind] = [_out(path) for path in paths]
     return entry
+
+
+def _out(path: str) -> str | dict[str, dict[str, Any]]:
+    """An output as dvc.yaml has it; a plot is drawn by the template of its name in .dvc/plots."""
+    options: dict[str, Any] = {"cache": False} if path.startswith(IN_GIT) else {}
+    if path.startswith(PLOTS):
+        options |= {"template": Path(path).stem}
+    return {path: options} if options else path
 
 
 def in_step_stage(workflow: Any) -> dict[str, Any]:
