@@ -25,8 +25,9 @@ except Star1Error as error:
     sys.exit(f"error: {error}")
 
 SOURCES = P.names("collect.sources")
-DECONTAMINATE = P.names("collect.benchmarks")
 BENCHMARKS = P.names("generate.benchmarks")
+DECONTAMINATE = [name for name, action in P.value("collect.benchmarks").items() if action == "drop"]
+SCREENED = list(dict.fromkeys([*P.names("collect.benchmarks"), *BENCHMARKS]))
 MODELS = P.names("generate.models")
 RUNS = P.names("finetune.runs")
 # One image a kind of work; used with `--sdm apptainer`, else the environment that Snakemake runs in.
@@ -46,6 +47,7 @@ include: "rules/reason.smk"
 include: "rules/score.smk"
 include: "rules/curate.smk"
 include: "rules/benign.smk"
+include: "rules/screen.smk"
 include: "rules/finetune.smk"
 include: "rules/generate.smk"
 include: "rules/judge.smk"
@@ -66,6 +68,7 @@ rule all:
         rules.score.output,
         rules.curate.output,
         rules.benign_keep.output,
+        rules.screen.output,
         expand(rules.finetune.output, run=RUNS),
         expand(rules.generate.output, model=MODELS),
         expand(rules.judge.output, model=MODELS),

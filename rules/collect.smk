@@ -104,7 +104,8 @@ else:
             **COLLECT_PARAMS,
             parts=P("collect.shards"),
         shell:
-            f"python -m scripts.collect_vectors {COLLECT}" " --pool {input.pool} --part {wildcards.part}"
+            f"python -m scripts.collect_vectors {COLLECT}"
+            " --pool {input.pool} --part {wildcards.part}"
             " --parts {params.parts} --output {output} 2>&1 | tee {log}"
 
     rule collect_pairs:
@@ -127,7 +128,8 @@ else:
         params:
             **COLLECT_PARAMS,
         shell:
-            f"python -m scripts.collect_pairs {COLLECT}" " --pool {input.pool} --vectors {input.vectors}"
+            f"python -m scripts.collect_pairs {COLLECT}"
+            " --pool {input.pool} --vectors {input.vectors}"
             " --part {wildcards.part} --output {output} 2>&1 | tee {log}"
 
     rule collect:
@@ -149,5 +151,6 @@ else:
         params:
             **COLLECT_PARAMS,
         shell:
-            f"python -m scripts.collect_gather {COLLECT} {COLLECT_OUTPUTS}" " --pool {input.pool} --pairs {input.pairs}"
+            f"python -m scripts.collect_gather {COLLECT} {COLLECT_OUTPUTS}"
+            " --pool {input.pool} --pairs {input.pairs}"
             " 2>&1 | tee {log}"

@@ -103,7 +103,7 @@ class Collect(Section):
     """Deduplication and decontamination."""
 
     sources: Annotated[list[Name], Field(min_length=1)]
-    benchmarks: list[Name]
+    benchmarks: dict[Name, Literal["drop", "flag"]]
     shards: Count
     pool_ngram: Count
     tfidf_threshold: Annotated[float, Field(gt=0, le=1)]
@@ -356,7 +356,7 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
     fetch = params.fetch
     data = {**OWN_DATA, **dict.fromkeys(fetch.published)}
     yield from _unknown("collect.sources", params.collect.sources, fetch.sources)
-    yield from _unknown("collect.benchmarks", params.collect.benchmarks, fetch.benchmarks)
+    yield from _unknown("collect.benchmarks", list(params.collect.benchmarks), fetch.benchmarks)
     yield from _unknown("generate.benchmarks", params.generate.benchmarks, fetch.benchmarks)
     yield from _unknown("generate.models", params.generate.models, {**fetch.models, **params.finetune.runs})
     for role, endpoint in params.llm.roles:
@@ -372,7 +372,7 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
         packs = sorted(path.parent.name for path in root.glob("policies/*/policy.yaml"))
         yield f"policy.pack: no policies/{params.policy.pack}/policy.yaml; expected one of {', '.join(packs)}."
     yield from _missing_files(params, root)
-    for key in ("collect.sources", "collect.benchmarks", "generate.models", "generate.benchmarks"):
+    for key in ("collect.sources", "generate.models", "generate.benchmarks"):
         section, field = key.split(".")
         names = getattr(getattr(params, section), field)
         if len(set(names)) < len(names):

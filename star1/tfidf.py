@@ -204,6 +204,16 @@ def against(pool: Terms, terms: Terms, threshold: float, threads: int | None = N
     return drops
 
 
+def pairs_against(texts: Sequence[str], others: Sequence[str], threshold: float) -> Pairs:
+    """All pairs of one of the texts and one of the others with a cosine >= threshold; weights are fitted on both."""
+    vocabulary = Vocabulary()
+    terms = vocabulary.terms(others).joined(vocabulary.terms(texts))
+    index = Index(weigh(terms), threshold)
+    index.add(0, len(others))
+    pairs = index.all(len(others), len(terms))
+    return Pairs(pairs.left - len(others), pairs.right, pairs.similarity)
+
+
 def copies(terms: Terms) -> NDArray[np.bool_]:
     """Which rows have just the words of an earlier row `[n]`; rows without a word are nobody's copies.
 
