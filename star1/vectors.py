@@ -13,8 +13,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from star1.errors import InputError
+from star1.kernels import cores, in_threads
 from star1.matches import TIE, Drop, Floats, Indices, Pairs
 from star1.progress import track
 
@@ -34,6 +36,11 @@ def gpu() -> str | None:
     import torch
 
     return "cuda" if torch.cuda.is_available() else None
+
+
+@cache
+def _libraries() -> Any:
+    return ThreadpoolController()
 
 
 class _Side:
@@ -70,7 +77,7 @@ class _Join:
         # for each product and sum, two for the scaling, the rest for the threshold itself.
         margin = (1.01 * left.vectors.shape[1] + 8) * 2.0**-24 + TIE
         self.possible, self.certain = threshold - margin, threshold + margin
-        self.room = np.empty(BLOCK * TILE, np.float32)
+        self.room = np.empty(BLOCK * max(BLOCK, TILE), np.float32)
 
     def products(self, left: Vectors, right: Vectors) -> tuple[Indices, Vectors]:
         """The places of the left rows with a product that may reach the threshold, and all products of these rows."""
@@ -79,8 +86,17 @@ class _Join:
         if gpu() is not None:
             return self._products_on_gpu(left, right)
         # One piece of memory for all products: to get it anew each time takes longer than the product.
-        product = np.matmul(left, right.T, out=self.room[: len(left) * len(right)].reshape(len(left), len(right)))
-        places = np.flatnonzero(product.max(axis=1) >= self.possible)
+        product = self.room[: len(left) * len(right)].reshape(len(left), len(right))
+        most = np.empty(len(left), np.float32)
+
+        def multiply(_: int, low: int, high: int) -> None:
+            np.matmul(left[low:high], right.T, out=product[low:high])
+            product[low:high].max(axis=1, out=most[low:high])
+
+        # Threads of the BLAS library wait for each other in busy loops; these do not.
+        with _libraries().limit(limits=1, user_api="blas"):
+            in_threads(multiply, 0, len(left), cores())
+        places = np.flatnonzero(most >= self.possible)
         return places, product[places]
 
     def _products_on_gpu(self, left: Vectors, right: Vectors) -> tuple[Indices, Vectors]:
