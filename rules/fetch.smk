@@ -3,6 +3,7 @@
 # in:  bundled files, the mirror folder, GitHub or the hub, by the tables in params.yaml
 # out: data/sources/{source}.jsonl            rows {question, source, licence, row}
 #      data/benchmarks/{benchmark}.jsonl      rows {id, question, benchmark, purpose, ...}
+#      data/{sources,benchmarks}/*.counts.json what became of all rows of the raw files
 #      data/published/{published}.jsonl       rows as in STAR-1
 #      models/base/{model}/                   a checkpoint; its manifest.json lists the files
 
@@ -13,7 +14,8 @@ rule fetch_source:
         code=code("fetch_source"),
         files=inputs.local_files("sources"),
     output:
-        "data/sources/{source}.jsonl",
+        rows="data/sources/{source}.jsonl",
+        counts="data/sources/{source}.counts.json",
     log:
         "logs/fetch_source/{source}.log",
     container:
@@ -26,7 +28,7 @@ rule fetch_source:
         mirror=P("fetch.mirror"),
     shell:
         "python -m scripts.fetch_source --source {wildcards.source} --entry {params.entry:q} --mirror {params.mirror:q}"
-        " --output {output:q} 2>&1 | tee {log:q}"
+        " --output {output.rows:q} --counts {output.counts:q} 2>&1 | tee {log:q}"
 
 
 rule fetch_benchmark:
@@ -35,7 +37,8 @@ rule fetch_benchmark:
         code=code("fetch_benchmark"),
         files=inputs.local_files("benchmarks"),
     output:
-        "data/benchmarks/{benchmark}.jsonl",
+        rows="data/benchmarks/{benchmark}.jsonl",
+        counts="data/benchmarks/{benchmark}.counts.json",
     log:
         "logs/fetch_benchmark/{benchmark}.log",
     container:
@@ -48,7 +51,7 @@ rule fetch_benchmark:
         mirror=P("fetch.mirror"),
     shell:
         "python -m scripts.fetch_benchmark --benchmark {wildcards.benchmark} --entry {params.entry:q} --mirror {params.mirror:q}"
-        " --output {output:q} 2>&1 | tee {log:q}"
+        " --output {output.rows:q} --counts {output.counts:q} 2>&1 | tee {log:q}"
 
 
 rule fetch_published:

@@ -1,12 +1,12 @@
-"""Fetch one prompt set and write its rows."""
+"""Fetch one prompt set and write its rows, and what became of all rows of the raw file."""
 
 import argparse
 from pathlib import Path
 
 from star1.errors import run
 from star1.fetching import fetch_files, mirror_folder
-from star1.reading import read_source
-from star1.records import write_rows
+from star1.reading import read_source, summary
+from star1.records import write_json, write_rows
 from star1.sources import Source, read_entry
 
 
@@ -18,12 +18,13 @@ def main() -> None:
     parser.add_argument("--mirror", type=mirror_folder, help="folder for entries of kind mirror, or null")
     parser.add_argument("--cache", type=Path, default=Path(".cache/downloads"), help="folder that keeps downloads")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--counts", type=Path, required=True, help="what became of all rows")
     flags = parser.parse_args()
     entry = read_entry(Source, flags.source, flags.entry)
     rows, counts = read_source(flags.source, entry, fetch_files(entry, flags.mirror, flags.cache))
     write_rows(flags.output, rows)
-    left_out = f"{counts['filtered']} filtered out, {counts['empty']} empty"
-    print(f"fetch: {flags.source}: {counts['read']} rows read, {counts['kept']} kept ({left_out})")
+    write_json(flags.counts, counts)
+    print(summary(flags.source, counts))
 
 
 if __name__ == "__main__":

@@ -88,6 +88,19 @@ def import_published(args: argparse.Namespace) -> None:
         say(line)
 
 
+def pin(args: argparse.Namespace) -> None:
+    """Tell, or write, what pins entries of the tables: commits and digests."""
+    from star1 import pins
+    from star1.workflow import dvcfile
+
+    lines = pins.pin(args.names, args.write)
+    for line in lines:
+        say(line)
+    if args.write and lines:
+        dvcfile.write()
+    say(f"pin: {len(lines)} entries {'written to params.yaml' if args.write else 'looked at; --write records them'}")
+
+
 def show(_: argparse.Namespace) -> None:
     """Print the tables and say where everything lies."""
     table = Path("results/tables/main.md")
@@ -138,6 +151,10 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(do=preset)
     command = commands.add_parser("check-params", help="check params.yaml")
     command.set_defaults(do=check_params)
+    command = commands.add_parser("pin", help="commit and digests of prompt sets that are not pinned (docs/data.md)")
+    command.add_argument("names", nargs="*", help="entries such as AttaQ or sources.AttaQ; none means all not pinned")
+    command.add_argument("--write", action="store_true", help="record them in params.yaml")
+    command.set_defaults(do=pin)
     command = commands.add_parser("import-published", help="fetch the released data sets and check their digests")
     command.add_argument("names", nargs="*", help="STAR-1, STAR-41K, STAR-benign-915; none means all")
     command.set_defaults(do=import_published)

@@ -403,11 +403,19 @@ def _missing_files(params: Params, root: Path) -> Iterator[str]:
         *params.collect.benchmarks,
         *params.generate.benchmarks,
     } <= {*fetch.benchmarks}
-    for key, entry in used_files(params) if named else ():
-        if entry.kind == "mirror" and fetch.mirror is None:
+    entries = list(used_files(params)) if named else []
+    mirrored = [path for _, entry in entries if entry.kind == "mirror" for path in entry.paths]
+    mirror = None if fetch.mirror is None else root / fetch.mirror
+    # One wrong folder is one mistake, however many files are missed in it.
+    lost = mirror is not None and len(mirrored) > 1 and not any((mirror / path).is_file() for path in mirrored)
+    if lost:
+        found = "holds none of" if mirror is not None and mirror.is_dir() else "is no folder; expected one with"
+        yield f"fetch.mirror: {mirror} {found} {mirrored[0]} and {len(mirrored) - 1} more files. Hint: see docs/data.md."
+    for key, entry in entries:
+        if entry.kind == "mirror" and mirror is None:
             yield f"{key}: of kind mirror, and fetch.mirror is null; expected the mirror's folder. Hint: set fetch.mirror."
-        elif entry.kind in ("mirror", "bundled"):
-            folder = root if entry.kind == "bundled" else root / str(fetch.mirror)
+        elif entry.kind == "bundled" or (entry.kind == "mirror" and not lost):
+            folder = root if entry.kind == "bundled" or mirror is None else mirror
             for path in entry.paths:
                 if not (folder / path).is_file():
                     hint = " Hint: does fetch.mirror name the right folder?" if entry.kind == "mirror" else ""

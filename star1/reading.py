@@ -1,41 +1,52 @@
-"""Rows out of raw files: every layout that a prompt set comes in, with a clear error for what is not what the table says."""
+"""Rows out of raw files: what is malformed in them is dropped and counted by rule, or told before anything is written.
 
-import csv
-import gzip
-import io
-import lzma
-from collections.abc import Callable, Sequence
+The rules stand as a table in docs/data.md.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
 from pydantic import ValidationError
 
+from star1 import layouts
 from star1.errors import InputError
+from star1.layouts import value
 from star1.records import Row
-from star1.sources import Benchmark, Located, Prompts, Published, PublishedRow, Scalar, Source
+from star1.sources import Benchmark, Located, Prompts, Published, PublishedRow, Scalar, Source, Top
+
+# Why a row is dropped, other than by `keep`: the question is empty; the row has no such field; it is no text; undecodable bytes
+# where text is needed; over `longest` characters; a csv row with more fields than columns.
+REASONS = ("empty", "absent", "not_text", "not_utf8", "too_long", "long_row")
+ABSENT = object()
+
+# What became of the rows of a set: read = filtered + the number of each reason + not_chosen (by `top` or `limit`) + kept;
+# duplicates, rows whose question an earlier good row has to the letter (deduplication decides about them); dropped, row numbers
+# by reason.
+Counts = dict[str, Any]
 
 
-def read_source(name: str, entry: Source, files: Sequence[Path]) -> tuple[list[Row], dict[str, int]]:
+def read_source(name: str, entry: Source, files: Sequence[Path]) -> tuple[list[Row], Counts]:
     """Read a prompt set.
 
     Returns:
         Rows `{"question", "source", "licence", "row"}`, where `row` is the 0-based number of the data row in the raw
-        file (running on over several files), and counts: `read`, `filtered` (by keep), `empty`, `kept`.
+        file (running on over several files), and what became of all rows.
 
     Raises:
         InputError: a file cannot be read, lacks a column, or nothing is left; or not `entry.rows` rows are left.
     """
-    records, counts = _read_prompts(name, entry, files, ())
+    counts = _no_counts()
     rows = [
         {"question": question, "source": name, "licence": entry.licence, "row": number}
-        for number, question, _ in records
+        for number, question, _ in _kept(name, entry, files, (), counts)
     ]
-    _expect_rows(name, entry, len(rows))
+    _expect_rows(name, entry, len(rows), counts)
     return rows, counts
 
 
-def read_benchmark(name: str, entry: Benchmark, files: Sequence[Path]) -> tuple[list[Row], dict[str, int]]:
+def read_benchmark(name: str, entry: Benchmark, files: Sequence[Path]) -> tuple[list[Row], Counts]:
     """Read a test set.
 
     Returns:
@@ -43,18 +54,36 @@ def read_benchmark(name: str, entry: Benchmark, files: Sequence[Path]) -> tuple[
         counts as in `read_source`. Without an id field a row is called `{benchmark}-{row number in the raw file}`.
 
     Raises:
-        InputError: as in `read_source`; also an id that comes twice, or a row without id or answer.
+        InputError: as in `read_source`; also an id that comes twice, or a row without id, answer, category or scores.
     """
-    records, counts = _read_prompts(name, entry, files, ("id", "answer", "category"))
-    rows = [_benchmark_row(name, entry, *record) for record in records]
+    counts = _no_counts()
+    roles = [field for field in (entry.id, entry.answer, entry.category, entry.top and entry.top.scores) if field]
+    kept = list(_kept(name, entry, files, roles, counts))
+    rows = [_benchmark_row(name, entry, *one) for one in kept]
     seen: set[str] = set()
     for row in rows:
         if row["id"] in seen:
             raise InputError(name, f"the id {row['id']!r} twice", "an id for each row", "name another id field")
         seen.add(row["id"])
+    if entry.top is not None:
+        rows = _best(name, entry.top, rows, kept)
     rows = _pick(rows, entry.shuffle_seed, entry.limit)
-    _expect_rows(name, entry, len(rows))
-    return rows, counts | {"kept": len(rows)}
+    _expect_rows(name, entry, len(rows), counts)
+    counts |= {"kept": len(rows), "not_chosen": len(kept) - len(rows)}
+    return rows, counts
+
+
+def summary(name: str, counts: Counts) -> str:
+    """One line about a set that was read."""
+    parts = [f"{counts['filtered']} filtered out", f"{counts['empty']} empty"]
+    others = (*REASONS[1:], "not_chosen")
+    parts += [f"{counts[reason]} {reason.replace('_', ' ')}" for reason in others if counts[reason]]
+    parts += [f"{counts['duplicates']} of the kept are duplicates"] if counts["duplicates"] else []
+    return f"fetch: {name}: {counts['read']} rows read, {counts['kept']} kept ({', '.join(parts)})"
+
+
+def _no_counts() -> Counts:
+    return dict.fromkeys(("read", "filtered", *REASONS, "not_chosen", "duplicates", "kept"), 0) | {"dropped": {}}
 
 
 def _benchmark_row(name: str, entry: Benchmark, number: int, question: str, record: Row) -> Row:
@@ -62,10 +91,27 @@ def _benchmark_row(name: str, entry: Benchmark, number: int, question: str, reco
     for key, field in (("id", entry.id), ("answer", entry.answer), ("category", entry.category)):
         if field is None:
             continue
-        if record.get(field) is None or (value := str(record[field])) == "":
+        if (found := value(record, field)) is None or (text := str(found)) == "":
             raise InputError(f"{name} row {number}", f"nothing in {field!r}", f"a value for {key}")
-        row[key] = value
+        row[key] = text
     return row
+
+
+def _best(name: str, top: Top, rows: list[Row], kept: list[tuple[int, str, Row]]) -> list[Row]:
+    """The rows with the highest scores of each category."""
+    groups: dict[str, list[tuple[float, Row]]] = {}
+    for row, (number, _, record) in zip(rows, kept, strict=True):
+        found = value(record, top.scores)
+        scores = (
+            {key: one for key, one in found.items() if isinstance(one, int | float)} if isinstance(found, dict) else {}
+        )
+        if not scores:
+            raise InputError(f"{name} row {number}", f"no scores in {top.scores!r}", "an object of numbers by category")
+        category = max(scores, key=lambda key: scores[key])
+        groups.setdefault(category, []).append((scores[category], row | {"category": category}))
+    for group in groups.values():
+        group.sort(key=lambda one: -one[0])
+    return [row for category in sorted(groups) for _, row in groups[category][: top.each]]
 
 
 def _pick(rows: list[Row], seed: int | None, limit: int | None) -> list[Row]:
@@ -77,47 +123,94 @@ def _pick(rows: list[Row], seed: int | None, limit: int | None) -> list[Row]:
     return rows[:limit]
 
 
-def _expect_rows(name: str, entry: Located, count: int) -> None:
+def _expect_rows(name: str, entry: Located, count: int, counts: Counts | None = None) -> None:
     if entry.rows is not None and count != entry.rows:
-        raise InputError(name, f"{count} rows", f"{entry.rows}", "the file changed, or `rows` or `keep` is wrong")
+        lost = ", ".join(f"{len(rows)} {reason}" for reason, rows in counts["dropped"].items()) if counts else ""
+        found = f"{count} rows" + (f" (dropped: {lost})" if lost else "")
+        raise InputError(name, found, f"{entry.rows}", "the file changed, or `rows` or `keep` is wrong")
 
 
-def _read_prompts(
-    name: str, entry: Prompts, files: Sequence[Path], roles: Sequence[str]
-) -> tuple[list[tuple[int, str, Row]], dict[str, int]]:
-    """Rows that pass `keep` and have a question, with their numbers; `roles` are attributes that name more fields."""
-    field = entry.question or "text"
-    fields = [field, *(key.removeprefix("not ") for key in entry.keep or ())]
-    fields += [value for role in roles if (value := getattr(entry, role)) is not None]
-    records = [record for file in files for record in _read_file(entry, file, fields)]
-    kept, counts = [], {"read": len(records), "filtered": 0, "empty": 0, "kept": 0}
-    for number, record in enumerate(records):
-        if not _passes(record, entry.keep or {}):
-            counts["filtered"] += 1
-        elif (question := _question(name, number, record.get(field), entry.strip)) is None:
-            counts["empty"] += 1
-        else:
-            kept.append((number, question, record))
-    if not kept:
-        raise InputError(name, f"no question in {len(records)} rows", "at least one", "look at question and keep")
-    counts["kept"] = len(kept)
-    return kept, counts
+def _kept(
+    name: str, entry: Prompts, files: Sequence[Path], roles: Sequence[str], counts: Counts
+) -> Iterator[tuple[int, str, Row]]:
+    """Rows that pass `keep` and have a question, with their numbers; `roles` are further fields that are needed of them."""
+    fields = [entry.question or "text", *(key.removeprefix("not ") for key in entry.keep or ()), *roles]
+    seen: set[Any] = set()
+    first_kind = ""
+    for number, record in enumerate(row for file in files for row in layouts.records(entry, file, fields)):
+        counts["read"] += 1
+        question: Any = None if record is None else _question(value(record, fields[0], ABSENT), entry.strip)
+        reason = "long_row" if record is None else _reason(entry, record, question, roles)
+        if record is not None and not reason:
+            counts["kept"] += 1
+            counts["duplicates"] += question in seen
+            seen.add(question)
+            yield number, question, record if roles else {}
+            continue
+        counts[reason] += 1
+        if reason != "filtered":
+            counts["dropped"].setdefault(reason, []).append(number)
+        if reason == "not_text":
+            first_kind = first_kind or type(question).__name__
+    if not counts["kept"]:
+        raise _nothing_left(name, counts, first_kind)
 
 
-def _question(name: str, number: int, value: object, strip: Sequence[str]) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise InputError(f"{name} row {number}", f"a question of type {type(value).__name__}", "text")
+def _question(found: Any, strip: Sequence[str]) -> Any:
+    """The question without its markers; what is no text stays what it is, but a NaN is nothing."""
+    if not isinstance(found, str):
+        return None if isinstance(found, float) and math.isnan(found) else found
     for marker in strip:
-        value = value.replace(marker, "")
-    return (value.strip() if strip else value) if value.strip() else None
+        found = found.replace(marker, "")
+    return found.strip() if strip else found
+
+
+def _reason(entry: Prompts, record: Row, question: Any, roles: Sequence[str]) -> str:
+    """Why a row goes: by the filter, by its question, or by what else is needed of it; empty if it stays."""
+    keep = entry.keep or {}
+    if not all(_is_utf8(value(record, key.removeprefix("not "))) for key in keep):
+        return "not_utf8"
+    if not _passes(record, keep):
+        return "filtered"
+    if question is ABSENT:
+        return "absent"
+    if question is None:
+        return "empty"
+    if not isinstance(question, str):
+        return "not_text"
+    if not question.strip():
+        return "empty"
+    if not (_is_utf8(question) and all(_is_utf8(value(record, role)) for role in roles)):
+        return "not_utf8"
+    return "too_long" if len(question) > entry.longest else ""
+
+
+def _is_utf8(found: Any) -> bool:
+    """Whether there is nothing in a text that UTF-8 cannot say: no undecodable byte, no lone surrogate."""
+    if not isinstance(found, str) or found.isascii():
+        return True
+    try:
+        found.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _nothing_left(name: str, counts: Counts, kind: str) -> InputError:
+    dropped = counts["dropped"]
+    if kind and list(dropped) == ["not_text"]:
+        where = f"{name} row {dropped['not_text'][0]}"
+        return InputError(where, f"a question of type {kind}, as in all rows", "text", "name another question field")
+    lost = {"filtered": counts["filtered"]} | {reason: len(rows) for reason, rows in dropped.items()}
+    why = ", ".join(f"{number} {reason}" for reason, number in lost.items() if number)
+    found = f"no question in {counts['read']} rows" + (f" ({why})" if why else "")
+    return InputError(name, found, "at least one", "look at question and keep")
 
 
 def _passes(record: Row, keep: dict[str, Scalar | list[Scalar]]) -> bool:
     for key, wanted in keep.items():
-        found = record.get(key.removeprefix("not "))
-        equal = any(_equal(found, value) for value in (wanted if isinstance(wanted, list) else [wanted]))
+        found = value(record, key.removeprefix("not "))
+        equal = any(_equal(found, one) for one in (wanted if isinstance(wanted, list) else [wanted]))
         if equal == key.startswith("not "):
             return False
     return True
@@ -130,117 +223,6 @@ def _equal(found: object, wanted: Scalar) -> bool:
     return found == wanted and isinstance(found, bool) == isinstance(wanted, bool)
 
 
-def _read_file(entry: Prompts, file: Path, fields: Sequence[str]) -> list[Row]:
-    if entry.format == "parquet":
-        return _read_parquet(file, fields)
-    text = _decode(file)
-    if entry.format in ("csv", "tsv"):
-        records = _read_table(file, text, "\t" if entry.format == "tsv" else ",", entry.header)
-    elif entry.format == "txt":
-        lines = text.removesuffix("\n").split("\n")
-        records = [{"text": line.removesuffix("\r")} for line in lines]
-    elif entry.format == "jsonl":
-        records = _read_lines(file, text)
-    else:
-        records = _read_document(file, text, fields[0])
-    _check_fields(file, list(dict.fromkeys(name for record in records for name in record)), fields)
-    return records
-
-
-def _check_fields(file: Path, columns: Sequence[str], fields: Sequence[str]) -> None:
-    for field in fields:
-        if field not in columns:
-            raise InputError(file, f"columns {', '.join(columns) or '(none)'}", f"a column {field!r}")
-
-
-OPENERS: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.decompress, ".xz": lzma.decompress}
-
-
-def _decode(file: Path) -> str:
-    """The text of a file, unpacked if its name says so; a byte order mark is dropped."""
-    content = file.read_bytes()
-    try:
-        content = OPENERS[file.suffix](content) if file.suffix in OPENERS else content
-    except (EOFError, OSError, lzma.LZMAError) as error:
-        raise InputError(file, f"it cannot be unpacked ({error})", f"a whole {file.suffix} file") from None
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise InputError(f"{file}:{line}", f"bytes that are not UTF-8 ({error.reason})", "UTF-8 text") from None
-
-
-def _read_table(file: Path, text: str, delimiter: str, header: bool) -> list[Row]:
-    """Rows of a csv or tsv, every field as text. A longer row than the first is an error, a shorter one has nulls."""
-    csv.field_size_limit(2**31 - 1)
-    # Strict, since a quote left open would swallow the rows that follow.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    records: list[Row] = []
-    columns: list[str] | None = None
-    try:
-        for values in reader:
-            if not values:
-                continue
-            if columns is None:
-                columns = values if header else [str(position) for position in range(len(values))]
-                if header:
-                    continue
-            if len(values) > len(columns):
-                found = f"{len(values)} fields"
-                raise InputError(f"{file}:{reader.line_num}", found, f"{len(columns)}", "an unquoted delimiter?")
-            records.append(dict(zip(columns, values, strict=False)))
-    except csv.Error as error:
-        raise InputError(f"{file}:{reader.line_num}", str(error), "well-quoted fields") from None
-    if columns is not None and not records:
-        raise InputError(file, "a header and no rows", "rows")
-    return records
-
-
-def _read_lines(file: Path, text: str) -> list[Row]:
-    records = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            record = _parse(f"{file}:{number}", line)
-            if not isinstance(record, dict):
-                raise InputError(f"{file}:{number}", f"a {type(record).__name__}", "a JSON object")
-            records.append(record)
-    return records
-
-
-def _read_document(file: Path, text: str, field: str) -> list[Row]:
-    """Rows of a JSON list of objects or strings, or of an object of columns (as long as the column `field`)."""
-    document = _parse(file, text)
-    if isinstance(document, dict):
-        columns = {name: values for name, values in document.items() if isinstance(values, list)}
-        _check_fields(file, list(columns), [field])
-        numbers = range(len(columns[field]))
-        return [{name: values[n] for name, values in columns.items() if n < len(values)} for n in numbers]
-    if not isinstance(document, list):
-        raise InputError(file, f"a JSON {type(document).__name__}", "a list of rows, or an object of columns")
-    records = [{"text": item} if isinstance(item, str) else item for item in document]
-    for number, record in enumerate(records):
-        if not isinstance(record, dict):
-            raise InputError(f"{file} row {number}", f"a {type(record).__name__}", "an object or a string")
-    return records
-
-
-def _parse(where: object, text: str) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise InputError(where, f"not JSON ({error})", "JSON") from None
-
-
-def _read_parquet(file: Path, fields: Sequence[str]) -> list[Row]:
-    import polars
-
-    try:
-        _check_fields(file, list(polars.read_parquet_schema(file)), fields)
-        return polars.read_parquet(file, columns=list(dict.fromkeys(fields))).to_dicts()
-    except polars.exceptions.PolarsError as error:
-        raise InputError(file, f"not Parquet ({error})", "a Parquet file") from None
-
-
 def read_published(name: str, entry: Published, files: Sequence[Path]) -> list[Row]:
     """Read a released data set; every row must have the fields of STAR-1.
 
@@ -249,16 +231,14 @@ def read_published(name: str, entry: Published, files: Sequence[Path]) -> list[R
     """
     rows: list[Row] = []
     for file in files:
-        text = _decode(file)
-        found = _read_lines(file, text) if entry.format == "jsonl" else _read_document(file, text, "question")
-        for number, row in enumerate(found):
+        for number, row in enumerate(layouts.objects(file, entry.format, "question")):
             try:
                 PublishedRow.model_validate(row)
             except ValidationError as error:
                 first = error.errors(include_url=False, include_input=False)[0]
                 field = ".".join(str(part) for part in first["loc"])
                 raise InputError(f"{file} row {number}", f"{field}: {first['msg']}", "a row of STAR-1") from None
-        rows += found
+            rows.append(row)
     if not rows:
         raise InputError(name, "no rows", "a released data set")
     _expect_rows(name, entry, len(rows))

@@ -1,13 +1,18 @@
 """Prompt sets and benchmarks as tables: where each lies, on what terms, and how its file becomes rows."""
 
+import re
 from pathlib import PurePosixPath
 from typing import Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from star1.errors import SettingError
 
-REMOTE = ("github", "hub")
+REPOSITORIES = ("github", "hub")
+REMOTE = (*REPOSITORIES, "url")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 
 Scalar = str | int | float | bool | None
 Entry = TypeVar("Entry", bound=BaseModel)
@@ -17,11 +22,13 @@ class Located(BaseModel):
     """Where a file lies, and on what terms it may be used.
 
     Attributes:
-        kind: bundled with the project, in the mirror folder, in a GitHub repository, or on the Hugging Face hub.
-        path: file or files, relative to the project root, the mirror folder or the repository; on the hub, globs too.
+        kind: bundled with the project, in the mirror folder, in a GitHub repository, on the Hugging Face hub, or at an address.
+        path: file or files, relative to the project root, the mirror folder or the repository; on the hub, globs too; for url,
+            whole addresses.
         repository: `owner/name`, for github and hub.
-        revision: commit or tag, for github and hub.
-        sha256: digest of each raw file, in the order of the files; None skips the check.
+        revision: commit, for github and hub; a branch or tag only where `pinned` is false.
+        pinned: the content cannot change: by its commit, or for url by its digests. An entry that cannot be pinned says false.
+        sha256: digest of each raw file, in the order of the files; null for one skips its check.
         licence: licence of the content, an SPDX name where there is one.
         attribution: who made it, as it is to be cited.
         gated: the hub shows it only to accounts that accepted its terms.
@@ -30,11 +37,12 @@ class Located(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    kind: Literal["bundled", "mirror", "github", "hub"]
+    kind: Literal["bundled", "mirror", "github", "hub", "url"]
     path: str | list[str]
     repository: str | None = None
     revision: str | None = None
-    sha256: str | list[str] | None = None
+    pinned: bool = True
+    sha256: str | list[str | None] | None = None
     licence: str
     attribution: str
     gated: bool = False
@@ -46,43 +54,71 @@ class Located(BaseModel):
         return [self.path] if isinstance(self.path, str) else self.path
 
     @property
-    def digests(self) -> list[str]:
+    def digests(self) -> list[str | None]:
         """The digests as a list, empty when none are given."""
         return [self.sha256] if isinstance(self.sha256, str) else self.sha256 or []
 
     def digest_of(self, position: int) -> str | None:
-        """The digest of the file at `position`, if digests are given."""
+        """The digest of the file at `position`, if it is given."""
         return self.digests[position] if self.digests else None
 
     @model_validator(mode="after")
     def _whole(self) -> "Located":
-        remote = self.kind in REMOTE
-        for name in ("repository", "revision"):
-            if (getattr(self, name) is not None) != remote:
-                raise ValueError(f"{name} is {'required' if remote else 'not allowed'} for kind {self.kind}")
-        for path in self.paths:
-            # A mirror is the user's own folder, and what lies beside it is too.
-            outside = ".." in PurePosixPath(path).parts and self.kind != "mirror"
-            if not path or PurePosixPath(path).is_absolute() or outside:
-                raise ValueError(f"path {path!r} must be relative and stay in its folder")
-        if self.digests and self.kind != "hub" and len(self.digests) != len(self.paths):
-            raise ValueError(f"{len(self.digests)} sha256 for {len(self.paths)} paths")
         if not self.paths:
             raise ValueError("path is empty")
+        for name in ("repository", "revision"):
+            if (getattr(self, name) is not None) != (self.kind in REPOSITORIES):
+                raise ValueError(
+                    f"{name} is {'required' if self.kind in REPOSITORIES else 'not allowed'} for kind {self.kind}"
+                )
+        for path in self.paths:
+            _check_path(self.kind, path)
+        if self.digests and self.kind != "hub" and len(self.digests) != len(self.paths):
+            raise ValueError(f"{len(self.digests)} sha256 for {len(self.paths)} paths")
+        for digest in self.digests:
+            if digest is not None and not DIGEST.fullmatch(digest):
+                raise ValueError(f"sha256 {digest!r} is not 64 hexadecimal digits")
+        self._check_pinned()
         return self
+
+    def _check_pinned(self) -> None:
+        by_digest = self.kind == "url" and bool(self.digests) and None not in self.digests
+        fixed = self.kind not in REMOTE or by_digest or COMMIT.fullmatch(self.revision or "") is not None
+        if fixed and not self.pinned:
+            raise ValueError("pinned is false, though the content cannot change: take that line out")
+        if self.pinned and not fixed:
+            lacks = (
+                "no sha256 for each file" if self.kind == "url" else f"revision {self.revision!r}, which is no commit"
+            )
+            raise ValueError(f"{lacks}: the content may change; give a fixed one, or say pinned: false")
+
+
+def _check_path(kind: str, path: str) -> None:
+    """Refuse a path that leads out of its folder; a mirror is the user's own folder, and what lies beside it is too."""
+    if kind == "url":
+        if urlsplit(path).scheme not in ("http", "https") or not urlsplit(path).netloc:
+            raise ValueError(f"path {path!r} must be an address that starts with https://")
+        return
+    outside = ".." in PurePosixPath(path).parts and kind != "mirror"
+    if not path or PurePosixPath(path).is_absolute() or outside:
+        raise ValueError(f"path {path!r} must be relative and stay in its folder")
 
 
 class Prompts(Located):
     """A located file of prompts and how its rows are read.
 
+    A field is the name of a column, or a path into it such as `conversation.0.content` (keys, and places of lists, -1 the last).
+
     Attributes:
         format: layout of the file; a name that ends in .gz or .xz is unpacked first. A JSON list of plain strings, and
-            plain text, have one field `text`. A JSON object of lists is read as columns.
+            plain text, have one field `text`. A JSON object of lists is read as columns. A file called json that holds one
+            object a line is read as jsonl.
         header: whether the first line of a csv or tsv names its columns; if not, they are named "0", "1", …
         question: field that holds the prompt; None only where the rows are plain strings.
         keep: only rows whose fields equal these values; a list means any of them, a field written `not name` the
             opposite. A csv field, which is always text, equals a number or truth value that is written like it.
-        strip: literal markers taken off the question, and then white space around it.
+        strip: literal markers taken off the question in turn, and then white space around it.
+        longest: a question of more characters is dropped, and counted.
     """
 
     format: Literal["jsonl", "json", "csv", "tsv", "txt", "parquet"]
@@ -90,6 +126,7 @@ class Prompts(Located):
     question: str | None = None
     keep: dict[str, Scalar | list[Scalar]] | None = None
     strip: list[str] = Field(default_factory=list)
+    longest: int = Field(default=100_000, ge=1)
 
     @model_validator(mode="after")
     def _question_named(self) -> "Prompts":
@@ -104,6 +141,20 @@ class Source(Prompts):
     ngram: int = Field(ge=1)
 
 
+class Top(BaseModel):
+    """Only the rows with the highest scores of each category, best first, category by category in the order of their names.
+
+    Attributes:
+        scores: field that holds an object of scores by category; a row is of its highest category (the first, if several are).
+        each: rows of each category.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    scores: str
+    each: int = Field(ge=1)
+
+
 class Benchmark(Prompts):
     """A test set.
 
@@ -112,6 +163,7 @@ class Benchmark(Prompts):
         answer: field of the expected answer, for reasoning.
         category: field of a row's kind.
         purpose: what is measured on it.
+        top: take the rows with the highest scores only; their category is that of the score.
         shuffle_seed: seed of the order in which rows are taken; None keeps the file's order.
         limit: take this many rows; None takes all.
     """
@@ -120,8 +172,17 @@ class Benchmark(Prompts):
     answer: str | None = None
     category: str | None = None
     purpose: Literal["harmful", "benign", "reasoning"]
+    top: Top | None = None
     shuffle_seed: int | None = None
     limit: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_category(self) -> "Benchmark":
+        if self.top is not None and self.category is not None:
+            raise ValueError(
+                "category and top: the category of a row is that of its highest score; give one of the two"
+            )
+        return self
 
 
 class Published(Located):

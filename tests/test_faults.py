@@ -145,7 +145,7 @@ def test_read_only_output_folder() -> None:
     """As a user without rights to the folder; root has them always, so that power is taken away for the test."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(stat.S_IRUSR | stat.S_IXUSR | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
-    flags = ["--output", str(folder / "data.jsonl"), "--source", "school"]
+    flags = ["--output", str(folder / "data.jsonl"), "--counts", str(folder / "counts.json"), "--source", "school"]
     entry = {
         "kind": "bundled",
         "path": "bundled/sources/school.txt",

@@ -43,14 +43,24 @@ def test_mirror_preset_with_a_mirror(project: Path, shared: Path) -> None:
     assert values["llm"]["roles"]["judge"] == "stand-in"  # what the preset does not name stays
 
 
-def test_mirror_that_is_not_there_names_every_missing_file(project: Path) -> None:
+@pytest.mark.parametrize(("folder", "told"), [("nowhere", "is no folder; expected one with"), (".", "holds none of")])
+def test_a_wrong_mirror_is_one_mistake(project: Path, folder: str, told: str) -> None:
     before = project.read_text()
     with pytest.raises(params.ParamsError) as caught:
-        presets.apply("mirror", ["fetch.mirror=nowhere"], project)
-    assert len(caught.value.lines) == 15
-    assert all("does fetch.mirror name the right folder?" in line for line in caught.value.lines)
+        presets.apply("mirror", [f"fetch.mirror={folder}"], project)
+    assert len(caught.value.lines) == 1
+    assert f"{told} train/GPTFuzz.jsonl and 14 more files. Hint: see docs/data.md." in caught.value.lines[0]
     assert project.read_text() == before
     assert sorted(path.name for path in project.parent.iterdir()) == ["bundled", "params.yaml", "policies", "presets"]
+
+
+def test_a_mirror_that_lacks_a_file_names_it(project: Path) -> None:
+    (project.parent / "box" / "train").mkdir(parents=True)
+    (project.parent / "box" / "train" / "GPTFuzz.jsonl").touch()
+    with pytest.raises(params.ParamsError) as caught:
+        presets.apply("mirror", ["fetch.mirror=box"], project)
+    assert len(caught.value.lines) == 14
+    assert all("does fetch.mirror name the right folder?" in line for line in caught.value.lines)
 
 
 def test_unknown_preset_and_broken_assignment(project: Path) -> None:
