@@ -34,7 +34,8 @@ COLLECTED = dict(
     plot="results/plots/funnel.csv",
     costs="results/costs/collect.json",
 )
-COLLECT_OUTPUTS = " ".join(
+COUNTS = {name: f"data/sources/{name}.counts.json" for name in SOURCES}
+COLLECT_OUTPUTS = "--counts {params.counts:q} " + " ".join(
     f"--{flag} {{output.{name}}}" for name, flag in zip(COLLECTED, ("output", *list(COLLECTED)[1:]))
 )
 PARTS = P.value("collect.shards")
@@ -47,6 +48,7 @@ if PARTS == 1:
         input:
             **COLLECT_INPUTS,
             code=code("collect"),
+            counts=list(COUNTS.values()),
         output:
             **COLLECTED,
         log:
@@ -59,6 +61,7 @@ if PARTS == 1:
             runtime=480,
         params:
             **COLLECT_PARAMS,
+            counts=[f"{name}={path}" for name, path in COUNTS.items()],
         shell:
             f"python -m scripts.collect {COLLECT} {COLLECT_OUTPUTS} 2>&1 | tee {{log}}"
 
@@ -137,6 +140,7 @@ else:
         input:
             **COLLECT_INPUTS,
             code=code("collect_gather"),
+            counts=list(COUNTS.values()),
             pool="data/collect/pool.json",
             pairs=expand("data/collect/pairs-{part}.npz", part=range(PARTS)),
         output:
@@ -150,6 +154,7 @@ else:
             runtime=480,
         params:
             **COLLECT_PARAMS,
+            counts=[f"{name}={path}" for name, path in COUNTS.items()],
         shell:
             f"python -m scripts.collect_gather {COLLECT} {COLLECT_OUTPUTS}"
             " --pool {input.pool} --pairs {input.pairs}"

@@ -3,6 +3,7 @@
 import argparse
 
 from star1 import dedup
+from star1.embeddings import Encoder
 from star1.errors import run
 
 
@@ -13,7 +14,9 @@ def main() -> None:
     dedup.add_outputs(parser)
     flags = parser.parse_args()
     (sources, benchmarks), settings = dedup.read_flags(flags)
-    dedup.write(dedup.collect(sources, benchmarks, settings), flags)
+    encoder = Encoder(dedup.CACHE)
+    dedup.write(dedup.collect(sources, benchmarks, settings, encoder.encode), flags)
+    print(f"collect: {encoder.embedded} texts embedded, {encoder.cached} found in the cache")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from star1 import dedup, shards
-from star1.embeddings import encode
+from star1.dedup import CACHE
+from star1.embeddings import Encoder
 from star1.errors import run
 
 
@@ -18,7 +19,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     flags = parser.parse_args()
     sets, _ = dedup.read_flags(flags)
-    encoded = shards.part_of_vectors(sets, shards.read_pool(flags.pool)["kept"], flags.part, flags.parts, encode)
+    encoded = shards.part_of_vectors(
+        sets, shards.read_pool(flags.pool)["kept"], flags.part, flags.parts, Encoder(CACHE).encode
+    )
     shards.write_vectors(flags.output, encoded)
     print(f"collect_vectors {flags.part}: {len(encoded)} texts")
 

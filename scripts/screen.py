@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from star1 import contamination
-from star1.dedup import Settings, read_named
-from star1.embeddings import encode
+from star1.dedup import CACHE, Settings, read_named
+from star1.embeddings import Encoder
 from star1.errors import run
 from star1.records import write_json, write_rows
 
@@ -24,7 +24,7 @@ def main() -> None:
     training = read_named(flags.training, ("question",))
     benchmarks = read_named(flags.benchmarks, ("id", "question"))
     settings = Settings(flags.tfidf_threshold, flags.embedding_threshold, flags.ngram)
-    report = contamination.screen(training, benchmarks, settings, encode)
+    report = contamination.screen(training, benchmarks, settings, Encoder(CACHE).encode)
     write_rows(flags.output, report.pairs)
     write_json(flags.metrics, report.counts)
     print(contamination.summary(report))

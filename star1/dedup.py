@@ -25,13 +25,15 @@ from star1.embeddings import encode as encode_texts
 from star1.errors import InputError, SettingError
 from star1.matches import Drop
 from star1.ngrams import Survivor
-from star1.records import Row, read_rows, text_digest, write_json, write_rows, write_text
+from star1.records import Row, read_json, read_rows, text_digest, write_json, write_rows, write_text
 
 Vectors: TypeAlias = NDArray[np.float32]
 Source: TypeAlias = tuple[str, int, Sequence[Row]]
 # Name, n-gram length and rows of each source; name and rows of each benchmark.
 Sets: TypeAlias = tuple[Sequence[Source], Sequence[tuple[str, Sequence[Row]]]]
 
+# Embeddings of texts seen before, whatever the run: outside the outputs of any rule.
+CACHE = Path(".cache/embeddings")
 STEPS = ("self_ngram", "pool_ngram", "pool_tfidf", "self_tfidf", "self_embedding", "test_embedding")
 
 
@@ -62,13 +64,22 @@ def read_named(pairs: Sequence[str], required: Sequence[str]) -> list[tuple[str,
         SettingError: a pair has no name, or a name comes twice.
         InputError: a file is not as it should be.
     """
-    named: list[tuple[str, list[Row]]] = []
+    return [(name, read_rows(path, required)) for name, path in named_paths(pairs)]
+
+
+def named_paths(pairs: Sequence[str]) -> list[tuple[str, str]]:
+    """Names and paths given as `NAME=PATH`, in order.
+
+    Raises:
+        SettingError: a pair has no name, or a name comes twice.
+    """
+    named: dict[str, str] = {}
     for pair in pairs:
         name, equals, path = pair.partition("=")
-        if not (name and equals and path) or name in dict(named):
+        if not (name and equals and path) or name in named:
             raise SettingError(pair, "no name, or a name given before", "NAME=PATH with another name each")
-        named.append((name, read_rows(path, required)))
-    return named
+        named[name] = path
+    return list(named.items())
 
 
 def read_numbers(text: str, names: Sequence[str]) -> dict[str, int]:
@@ -113,6 +124,7 @@ def read_flags(flags: argparse.Namespace) -> tuple[Sets, Settings]:
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
     """The flags of what `collect` writes."""
+    parser.add_argument("--counts", nargs="+", required=True, metavar="NAME=PATH", help="what fetch counted, by source")
     parser.add_argument("--output", type=Path, required=True, help="kept rows")
     parser.add_argument("--dropped", type=Path, required=True, help="the others, with reasons")
     parser.add_argument("--funnel", type=Path, required=True, help="rows after each step, and reasons")
@@ -122,7 +134,12 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
 
 def write(result: "Collection", flags: argparse.Namespace) -> None:
     """Write what `collect` gives, and say it in one line."""
-    funnel = result.funnel
+    # Counts alone: row numbers stay with the sources.
+    fetched = {
+        name: {reason: count for reason, count in read_json(path).items() if isinstance(count, int)}
+        for name, path in named_paths(flags.counts)
+    }
+    funnel = {"fetched": fetched, **result.funnel}
     lines = [
         f"{number} {step},{name},{counts[step]}"
         for number, step in enumerate(("rows", *STEPS))

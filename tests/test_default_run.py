@@ -16,7 +16,7 @@ SMALL = [
     "fetch.models.tiny.docstring_characters=4000",
     "fetch.models.tiny.context=512",
     "collect.sources=[neighbourhood, school]",
-    "collect.benchmarks=[strongreject, xstest]",
+    "collect.benchmarks={strongreject: drop, xstest: flag}",
     "curate.size=24",
     "finetune.settings.epochs=1",
     "generate.benchmarks=[strongreject, xstest, math500]",
@@ -26,6 +26,7 @@ SMALL = [
 # The tests on the small run go to one worker, so that it is made once.
 STAGES_AFTER_CURATE = {
     "curate",
+    "screen",
     *(f"benign_{step}" for step in ("rewrite", "reason", "score", "keep")),
     "finetune/star1",
     "finetune/star1+benign",
