@@ -16,7 +16,7 @@ from star1.errors import InputError, SettingError
 from star1.matches import Drop
 from star1.ngrams import Survivor
 from star1.reading import read_benchmark, read_source
-from star1.records import Row, read_json, read_rows, write_rows
+from star1.records import Row, read_json, read_rows, write_json, write_rows
 from star1.sources import Benchmark, Source
 
 ROOT = Path(__file__).parents[1]
@@ -284,12 +284,34 @@ def test_script_writes_rows_reasons_and_funnel(tmp_path: Path) -> None:
     command += ["--sources", f"one={tmp_path / 'one.jsonl'}", f"two={tmp_path / 'two.jsonl'}"]
     command += ["--benchmarks", f"exam={tmp_path / 'exam.jsonl'}", "--tfidf-threshold", "0.6"]
     command += ["--embedding-threshold", "0.7", "--ngram-survivor", "first", "--output", str(tmp_path / "out.jsonl")]
+    for name, rows in (("one", FIRST), ("two", SECOND)):
+        write_json(tmp_path / f"{name}.json", {"read": len(rows) + 1, "empty": 1, "dropped": {"empty": [0]}})
+    command += ["--counts", f"one={tmp_path / 'one.json'}", f"two={tmp_path / 'two.json'}"]
     command += ["--dropped", str(tmp_path / "dropped.jsonl"), "--funnel", str(tmp_path / "funnel.json")]
+    command += ["--plot", str(tmp_path / "funnel.csv"), "--costs", str(tmp_path / "costs.json")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert result.stdout == (
+    assert result.stdout.startswith(
         "collect: 7 rows in, 4 kept; dropped: self_ngram 1, pool_ngram 1, pool_tfidf 1, self_tfidf 0, "
-        "self_embedding 0, test_embedding 0\n"
+        "self_embedding 0, test_embedding 0; "
     )
     assert len(read_rows(tmp_path / "out.jsonl", ("id", "question", "source"))) == 4
     assert len(read_rows(tmp_path / "dropped.jsonl", ("reason", "matched", "question_digest"))) == 3
-    assert read_json(tmp_path / "funnel.json")["total"]["test_embedding"] == 4
+    funnel = read_json(tmp_path / "funnel.json")
+    assert funnel["total"]["test_embedding"] == 4
+    assert funnel["fetched"] == {"one": {"read": 5, "empty": 1}, "two": {"read": 4, "empty": 1}}
+    assert funnel["ngram_survivors"]["one"]["first"] == funnel["ngram_survivors"]["one"]["as_published"] == 3
+    plot = (tmp_path / "funnel.csv").read_text().splitlines()
+    assert plot[:2] == ["after,source,rows", "0 rows,one,4"]
+    assert len(plot) == 1 + 7 * 2
+    costs = read_json(tmp_path / "costs.json")
+    assert list(costs) == [
+        "words",
+        "self_ngram",
+        "pool_ngram",
+        "pool_tfidf",
+        "ngram_survivors",
+        *dedup.STEPS[3:4],
+        "encode",
+        *dedup.STEPS[4:],
+    ]
+    assert all(cost["cpu_seconds"] >= 0 and cost["peak_mb"] > 50 for cost in costs.values())
