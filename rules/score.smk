@@ -30,4 +30,4 @@ rule score:
     shell:
         "python -m scripts.score --input {input.rows} --output {output.rows} --quarantine {output.quarantine}"
         " --replies data/replies/score.jsonl --policy policies/{params.pack} --endpoint {params.endpoint:q}"
-        " --sampling {params.sampling:q} --coverage {params.coverage} --rubric score 2>&1 | tee {log}"
+        " --sampling {params.sampling:q} --coverage {params.coverage} 2>&1 | tee {log}"

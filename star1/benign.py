@@ -6,10 +6,10 @@ Source: section 4.3 and appendix E of the paper. Differs: rows that drop out on 
 from collections.abc import Sequence
 
 from star1.calls import Calls, Outcome, ask_rows
-from star1.deliberation import split_response
+from star1.deliberation import answered, prompt_request, scored
 from star1.errors import InputError
-from star1.llm import Client, user_request
-from star1.parsing import ReplyError, parse_line, parse_scores, parse_thinking
+from star1.llm import Client
+from star1.parsing import Parsed, ReplyError, parse_line
 from star1.policies import Pack
 from star1.records import Row
 
@@ -18,11 +18,12 @@ def rewrite(rows: Sequence[Row], pack: Pack, calls: Calls) -> Outcome:
     """Give each harmful question's harmless look-alike, with the harmful one as `original`."""
 
     async def handle(client: Client, row: Row) -> Row:
-        text = pack.render("benign_rewrite", question=row["question"])
-        request = user_request(row["id"], "benign_rewrite", text, pack.prompts["benign_rewrite"].digest)
-        question = await client.read(request, parse_line, lambda problem: pack.repair("benign_rewrite", problem))
-        if question.casefold().split() == row["question"].casefold().split():
-            raise ReplyError("unchanged", "the rewritten question is the harmful one", question)
+        request = prompt_request(pack, "benign_rewrite", row)
+        question = await client.read(
+            request,
+            lambda reply: _changed(parse_line(reply), row["question"]),
+            lambda problem: pack.repair("benign_rewrite", problem),
+        )
         return {
             "id": row["id"],
             "question": question,
@@ -32,6 +33,12 @@ def rewrite(rows: Sequence[Row], pack: Pack, calls: Calls) -> Outcome:
         }
 
     return ask_rows("benign rewrite", rows, handle, calls)
+
+
+def _changed(rewritten: Parsed[str], original: str) -> Parsed[str]:
+    if rewritten.value.casefold().split() == original.casefold().split():
+        raise ReplyError("unchanged", "the rewritten question is the harmful one", rewritten.value, repairable=False)
+    return rewritten
 
 
 def row_limit(text: str) -> int | None:
@@ -51,35 +58,16 @@ def reason(rows: Sequence[Row], pack: Pack, calls: Calls) -> Outcome:
     """Add `response`: the model's thinking and answer to the bare question, no policy shown."""
 
     async def handle(client: Client, row: Row) -> Row:
-        text = pack.render("benign_reason", question=row["question"])
-        request = user_request(row["id"], "benign_reason", text, pack.prompts["benign_reason"].digest)
-        thought = await client.read(request, parse_thinking)
-        return {**row, "response": thought.response()}
+        return await answered(client, row, prompt_request(pack, "benign_reason", row))
 
     return ask_rows("benign reason", rows, handle, calls)
 
 
 def score(rows: Sequence[Row], pack: Pack, calls: Calls) -> Outcome:
     """Add `score`, an integer for each criterion of the rubric for answers to benign questions."""
-    rubric = pack.rubrics["benign"]
 
     async def handle(client: Client, row: Row) -> Row:
-        thought = split_response(row)
-        text = pack.render(
-            "benign_score",
-            rubric=rubric.text(),
-            question=row["question"],
-            thinking=thought.thinking,
-            answer=thought.answer,
-            reply_format=rubric.reply_format(),
-        )
-        request = user_request(row["id"], "benign_score", text, pack.prompts["benign_score"].digest)
-        scores = await client.read(
-            request,
-            lambda reply: parse_scores(reply, list(rubric.criteria), rubric.minimum, rubric.maximum),
-            lambda problem: pack.repair("benign_score", problem),
-        )
-        return {**row, "score": scores}
+        return await scored(client, row, pack, "benign_score")
 
     return ask_rows("benign score", rows, handle, calls)
 
@@ -90,7 +78,7 @@ def keep(rows: Sequence[Row], pack: Pack) -> list[Row]:
     Raises:
         InputError: a row without a score on every criterion.
     """
-    rubric = pack.rubrics["benign"]
+    rubric = pack.rubric("benign_score")
     for row in rows:
         if set(row["score"]) != set(rubric.criteria):
             raise InputError(f"row {row['id']}", f"scores on {sorted(row['score'])}", f"on {sorted(rubric.criteria)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from star1.endpoints import Endpoint, Sampling, read_settings
 from star1.errors import CoverageError, Star1Error
+from star1.faults import HINTS
 from star1.llm import Client
 from star1.parsing import ReplyError
 from star1.progress import Progress
@@ -33,7 +34,7 @@ class Outcome:
         stage: name of the stage.
         kept: rows with their new field.
         quarantined: {id, stage, reason, detail, reply} of the rows without.
-        exempt: quarantined rows that say nothing about the model, and do not count for coverage.
+        exempt: reasons that say nothing about the model; rows with them do not count for coverage.
         asked: requests sent.
         answered: requests answered without sending.
         readings: how replies were read, by count.
@@ -43,7 +44,7 @@ class Outcome:
     stage: str
     kept: list[Row]
     quarantined: list[Row]
-    exempt: int
+    exempt: frozenset[str]
     asked: int
     answered: int
     readings: Counter[str]
@@ -60,8 +61,20 @@ class Outcome:
     @property
     def coverage(self) -> float:
         """Share of the rows that the model could be asked about which were kept; 0 where there were none."""
-        total = len(self.kept) + len(self.quarantined) - self.exempt
-        return len(self.kept) / total if total else 0.0
+        return len(self.kept) / self.asked_about if self.asked_about else 0.0
+
+    @property
+    def asked_about(self) -> int:
+        """Number of rows that the model could be asked about."""
+        return len(self.kept) + sum(row["reason"] not in self.exempt for row in self.quarantined)
+
+    @property
+    def advice(self) -> str:
+        """What to do about the quarantined rows, the most frequent reason first; empty where there is nothing to do."""
+        counts = Counter(row["reason"] for row in self.quarantined if row["reason"] not in self.exempt)
+        anew = f"to ask anew about replies that cannot be used, raise {self.stage.replace(' ', '.')}.sampling.samples"
+        told = (f"{reason}: {HINTS[reason]}" if reason in HINTS else anew for reason, _ in counts.most_common())
+        return "; ".join(dict.fromkeys(told))
 
     def summary(self) -> str:
         """The stage's one line."""
@@ -70,15 +83,18 @@ class Outcome:
         parts.append(f"{len(self.kept)} kept, {len(self.quarantined)} quarantined")
         if self.quarantined:
             parts[-1] += f" ({self.reasons})"
+            parts += [self.advice] if self.advice else []
         if loose := {how: count for how, count in sorted(self.readings.items()) if _is_loose(how)}:
-            parts.append("read with leniency: " + ", ".join(f"{how} {count}" for how, count in loose.items()))
+            parts.append(
+                "read with leniency or when asked again: " + ", ".join(f"{how} {count}" for how, count in loose.items())
+            )
         if self.bad_lines:
             parts.append(f"{self.bad_lines} unreadable lines in the store of replies")
         return "; ".join(parts)
 
 
 def _is_loose(how: str) -> bool:
-    return "comma" in how or "literal" in how or "quotes" in how or "repair" in how
+    return any(word in how for word in ("comma", "literal", "quotes", "repair", "anew"))
 
 
 def call_flags(description: str | None, single: bool = True) -> argparse.ArgumentParser:
@@ -137,7 +153,7 @@ def ask_rows(
                 for row, one in zip(rows, results, strict=True)
                 if isinstance(one, ReplyError)
             ],
-            exempt=sum(isinstance(result, ReplyError) and result.reason in exempt for result in results),
+            exempt=exempt,
             asked=client.asked,
             answered=client.answered,
             readings=client.readings,
@@ -195,10 +211,11 @@ def check_coverage(outcome: Outcome, coverage: float) -> None:
         # The workflow removes the outputs of a failed job, so the quarantine is kept apart as well.
         kept = Path(".work/quarantine") / f"{outcome.stage.replace(' ', '_')}.jsonl"
         write_rows(kept, outcome.quarantined)
-        total = len(outcome.kept) + len(outcome.quarantined) - outcome.exempt
         raise CoverageError(
             outcome.stage,
-            f"{len(outcome.kept)} of {total} rows have a readable reply ({outcome.reasons or 'no rows'})",
+            f"{len(outcome.kept)} of {outcome.asked_about} rows have a readable reply ({outcome.reasons or 'no rows'})",
             f"at least {coverage:.1%} of at least one row",
-            f"the replies and reasons are in {kept}, and every reply in the store",
+            "; ".join(
+                [*filter(None, [outcome.advice]), f"reasons and replies are in {kept}, every reply in the store"]
+            ),
         )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from star1.calls import Calls, Outcome, ask_rows
 from star1.errors import InputError
-from star1.llm import Client, user_request
+from star1.llm import Client, Request, user_request
 from star1.parsing import ReplyError, Thought, parse_categories, parse_scores, parse_thinking
 from star1.policies import Pack
 from star1.records import Row
@@ -21,8 +21,7 @@ def categorize(rows: Sequence[Row], pack: Pack, calls: Calls) -> Outcome:
     """Add `category`, a list of the pack's names or its word for none of them alone."""
 
     async def handle(client: Client, row: Row) -> Row:
-        text = pack.render("categorize", definitions=pack.definitions(), question=row["question"])
-        request = user_request(row["id"], "categorize", text, pack.prompts["categorize"].digest)
+        request = prompt_request(pack, "categorize", row, definitions=pack.definitions())
         names = await client.read(
             request,
             lambda reply: parse_categories(reply, pack.names, pack.other),
@@ -42,39 +41,52 @@ def reason(rows: Sequence[Row], pack: Pack, calls: Calls) -> Outcome:
     async def handle(client: Client, row: Row) -> Row:
         if row["category"] == [pack.other]:
             raise ReplyError(NO_POLICY, "the classifier found no category of the pack")
-        text = pack.render("reason", policies=row_policies(row, pack), question=row["question"])
-        request = user_request(row["id"], "reason", text, pack.prompts["reason"].digest)
-        # Not repaired: a second turn would show the model its first attempt, which no trainee will see.
-        thought = await client.read(request, parse_thinking)
-        return {**row, "response": thought.response()}
+        return await answered(client, row, prompt_request(pack, "reason", row, policies=row_policies(row, pack)))
 
     return ask_rows("reason", rows, handle, calls, frozenset({NO_POLICY}))
 
 
+async def answered(client: Client, row: Row, request: Request) -> Row:
+    """The row with `response`, the thinking and answer that `request` asks for."""
+    # Not repaired: a second turn would show the model its first attempt, which no trainee will see.
+    thought = await client.read(request, parse_thinking)
+    return {**row, "response": thought.response()}
+
+
 def score(rows: Sequence[Row], pack: Pack, calls: Calls) -> Outcome:
     """Add `score`, an integer for each criterion of the rubric for policy reasoning."""
-    rubric = pack.rubrics["score"]
 
     async def handle(client: Client, row: Row) -> Row:
-        thought = split_response(row)
-        text = pack.render(
-            "score",
-            policies=row_policies(row, pack),
-            rubric=rubric.text(),
-            question=row["question"],
-            thinking=thought.thinking,
-            answer=thought.answer,
-            reply_format=rubric.reply_format(),
-        )
-        request = user_request(row["id"], "score", text, pack.prompts["score"].digest)
-        scores = await client.read(
-            request,
-            lambda reply: parse_scores(reply, list(rubric.criteria), rubric.minimum, rubric.maximum),
-            lambda problem: pack.repair("score", problem),
-        )
-        return {**row, "score": scores}
+        return await scored(client, row, pack, "score", policies=row_policies(row, pack))
 
     return ask_rows("score", rows, handle, calls)
+
+
+async def scored(client: Client, row: Row, pack: Pack, prompt: str, **values: str) -> Row:
+    """The row with `score`, an integer for each criterion of the prompt's rubric."""
+    rubric, thought = pack.rubric(prompt), split_response(row)
+    request = prompt_request(
+        pack,
+        prompt,
+        row,
+        rubric=rubric.text(),
+        thinking=thought.thinking,
+        answer=thought.answer,
+        reply_format=rubric.reply_format(),
+        **values,
+    )
+    scores = await client.read(
+        request,
+        lambda reply: parse_scores(reply, list(rubric.criteria), rubric.minimum, rubric.maximum),
+        lambda problem: pack.repair(prompt, problem),
+    )
+    return {**row, "score": scores}
+
+
+def prompt_request(pack: Pack, prompt: str, row: Row, **values: str) -> Request:
+    """A row's question within a prompt of the pack."""
+    text = pack.render(prompt, question=row["question"], **values)
+    return user_request(row["id"], prompt, text, pack.prompts[prompt].digest)
 
 
 def row_policies(row: Row, pack: Pack) -> str:

@@ -20,6 +20,8 @@ DEFAULT_BASE_URL = "https://api.openai.com/v1"
 IN_PROCESS_URL = "http://in-process/v1"
 # Shorter fragments of a key are ordinary words too often to be struck out of a message.
 KEY_FRAGMENT = 4
+# Fields of a request that the client decides on: one reply, whole, to these messages.
+NOT_EXTRA = ("model", "messages", "stream", "n", "response_format")
 
 
 class Endpoint(BaseModel):
@@ -62,7 +64,7 @@ class Endpoint(BaseModel):
     def _plain_url(cls, url: str | None) -> str | None:
         if url is not None:
             parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
                 raise ValueError("must start with http:// or https:// and name a host")
             if parts.username or parts.password or parts.query:
                 raise ValueError("must not hold a user name, a password or a query: keys come from the environment")
@@ -78,28 +80,31 @@ class Endpoint(BaseModel):
         return self
 
     def identity(self) -> str:
-        """The name that replies are kept under: the label, and for in-process answers what they are made from."""
+        """Who answers: label and model, and for in-process answers the label and what they are made from."""
         if self.provider == "openai":
-            return self.label
-        from star1 import standin, standin_rules, standin_wording
+            return json.dumps([self.label, self.model])
+        from star1 import replay, standin, standin_rules, standin_wording
 
         # A changed rule or wording gives other answers: what was answered by the old ones must not be served for them.
         sources = [str(module.__file__) for module in (standin, standin_rules, standin_wording)]
-        made_from = [file_digest(path)[:12] for path in [*sources, *([self.rows] if self.rows else [])]]
+        replayed = [str(replay.__file__), self.rows] if self.rows else []
+        made_from = [file_digest(path)[:12] for path in [*sources, *replayed]]
         return f"{self.label} [{standin.RULES} {' '.join(made_from)}]"
 
     def secret(self) -> str | None:
         """The key, read from the environment.
 
         Raises:
-            SettingError: the variable is unset or empty.
+            SettingError: the variable is unset or empty, or holds what no HTTP header can.
         """
         if self.provider != "openai" or self.key is None:
             return None
-        if not (secret := os.environ.get(self.key, "").strip()):
+        secret = os.environ.get(self.key, "").strip()
+        if not re.fullmatch(r"[!-~]+", secret):
+            fault = "holds blanks or characters beyond ASCII" if secret else "is not set"
             raise SettingError(
                 f"endpoint {self.label!r}",
-                f"environment variable {self.key} is not set",
+                f"environment variable {self.key} {fault}",
                 "the endpoint's key in it",
                 f"export {self.key}=… in the shell, or use the stand-in",
             )
@@ -107,7 +112,12 @@ class Endpoint(BaseModel):
 
 
 class Sampling(BaseModel):
-    """Decoding settings of a request; a field that is not set is not sent."""
+    """Decoding settings of a request; a field that is not set is not sent.
+
+    Attributes:
+        samples: replies that are asked for at most, one after the other, until one can be read. It is not sent, and
+            decides nothing about the replies themselves: raised later, it asks anew for the unreadable ones alone.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -119,10 +129,18 @@ class Sampling(BaseModel):
     reasoning_effort: str | None = None
     # What only some servers know (top_k, repetition_penalty, ...): sent as further fields of the request body.
     extra_body: dict[str, Any] | None = None
+    samples: int = Field(default=1, ge=1, le=20)
+
+    @field_validator("extra_body")
+    @classmethod
+    def _beside_the_others(cls, extra: dict[str, Any] | None) -> dict[str, Any] | None:
+        if taken := sorted({*NOT_EXTRA, *cls.model_fields} & set(extra or ())):
+            raise ValueError(f"must not hold {', '.join(taken)}, which has its own place or which replies rely on")
+        return extra
 
     def sent(self) -> dict[str, Any]:
         """The fields of the request's body that are set; those of `extra_body` stand beside the others."""
-        fields = self.model_dump(exclude_none=True)
+        fields = self.model_dump(exclude_none=True, exclude={"samples"})
         return {**fields.pop("extra_body", {}), **fields}
 
 

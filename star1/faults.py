@@ -1,8 +1,11 @@
 """What went wrong with a request, and what to do about it: try again, give the row up, or stop the run."""
 
 import email.utils
+import re
+import socket
+import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,14 +19,32 @@ RAW_LIMIT = 4000
 
 Action = Literal["retry", "give up", "stop"]
 
-STOP_STATUS = {
-    401: ("wrong_key", "a key that the endpoint accepts"),
-    402: ("no_quota", "an account with quota left"),
-    403: ("no_access", "a key with access to this model"),
-    404: ("unknown_model", "a model and a base_url that the endpoint knows"),
-}
+STOP_STATUS = {401: "wrong_key", 402: "no_quota", 403: "no_access", 404: "unknown_model"}
+QUOTA_STATUS = (402, 403, 429)
 QUOTA_WORDS = ("insufficient_quota", "insufficient balance", "billing_hard_limit")
-FILTER_WORDS = ("content_filter", "responsibleaipolicyviolation", "content management policy")
+FILTER_STATUS = (400, 403, 422)
+FILTER_WORDS = ("content_filter", "responsibleaipolicyviolation", "content management policy", "requires moderation")
+# What servers say when a reply ended with them, and not with the model.
+BROKEN_OFF = ("error", "abort")
+
+# What a user can do about a reason; {key} is the name of the environment variable.
+HINTS: Mapping[str, str] = {
+    "wrong_key": "check the value of environment variable {key}",
+    "no_access": "check what the key in environment variable {key} may use",
+    "no_quota": "top up the account behind {key}",
+    "unknown_model": "check the endpoint's model and base_url",
+    "no_connection": "start the server, or correct the endpoint's base_url",
+    "connection_lost": "lower the endpoint's slots, and look into the server's log",
+    "rate_limit": "lower the endpoint's slots, or start the stage again later",
+    "timeout": "raise the endpoint's timeout_s, or lower its slots",
+    "server_error": "look into the server's log, or start the stage again later",
+    "aborted": "look into the server's log, or start the stage again later",
+    "bad_request": "see what the endpoint says against the request: its model, the stage's sampling, a prompt too long",
+    "unreadable_body": "check that base_url is that of an OpenAI-compatible server, with its version part",
+    "empty": "check the stage's sampling (max_tokens), or take another model",
+    "too_large": "lower the stage's sampling.max_tokens",
+    "content_filter_prompt": "ask an endpoint without a filter of prompts",
+}
 
 
 class FaultError(Exception):
@@ -55,16 +76,39 @@ class Body:
     usage: Any
 
 
+def connection_fault(error: Exception) -> FaultError:
+    """The fault behind an exception of the client that has no HTTP status."""
+    import httpx2
+
+    causes = list(_causes(error))
+    detail = str(causes[1] if len(causes) > 1 else error)
+    # The aiohttp transport reports a refused connection or an unknown host as a time-out of connecting.
+    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+        return FaultError("no_connection", f"connection refused: {detail}", "retry")
+    if any(isinstance(cause, socket.gaierror | ssl.SSLError) for cause in causes):
+        return FaultError("no_connection", detail, "retry")
+    late = any(isinstance(cause, httpx2.TimeoutException) for cause in causes)
+    return FaultError("timeout" if late else "connection_lost", detail, "retry")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__
+
+
 def status_fault(status: int, body: object, headers: Mapping[str, str]) -> FaultError:
     """The fault behind an HTTP status (or the same number in an error object) and its body."""
     code, message = _code_and_message(body)
     told = f"{code} {message}".lower()
-    if any(word in told for word in QUOTA_WORDS):
+    # Messages may quote the prompt, so words count only beside a status that goes with them.
+    if status in QUOTA_STATUS and any(word in told for word in QUOTA_WORDS):
         return FaultError("no_quota", message, "stop", status)
-    if status in STOP_STATUS:
-        return FaultError(STOP_STATUS[status][0], message, "stop", status)
-    if status in (400, 422) and any(word in told for word in FILTER_WORDS):
+    if status in FILTER_STATUS and any(word in told for word in FILTER_WORDS):
         return FaultError("content_filter_prompt", message, "give up", status)
+    if status in STOP_STATUS:
+        return FaultError(STOP_STATUS[status], message, "stop", status)
     if status in (408, 409, 425, 429) or status >= 500:
         reason = "rate_limit" if status == 429 else "server_error"
         return FaultError(reason, f"status {status}: {message}", "retry", status, retry_after(headers))
@@ -95,7 +139,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         pass
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
@@ -115,6 +159,8 @@ def read_body(content: bytes) -> Body:
         raise status_fault(_status_in(body["error"]), body, {})
     try:
         choice = body["choices"][0]
+        if choice.get("error"):  # a router whose provider failed half-way
+            raise status_fault(_status_in(choice["error"]), choice, {})
         return Body(
             _reply(choice), str(body.get("model") or ""), str(body.get("system_fingerprint") or ""), body.get("usage")
         )
@@ -125,8 +171,10 @@ def read_body(content: bytes) -> Body:
 def _status_in(error: object) -> int:
     code = error.get("code") if isinstance(error, dict) else None
     text = str(code)
+    if text in FILTER_WORDS:
+        return 400
     # An error object without a number is most often a fault upstream of a router: it passes.
-    return int(text) if text.isdecimal() and 400 <= int(text) <= 599 else 502
+    return int(text) if re.fullmatch("[45][0-9]{2}", text) else 502
 
 
 def _reply(choice: dict[str, Any]) -> Reply:
@@ -136,6 +184,8 @@ def _reply(choice: dict[str, Any]) -> Reply:
     refusal = message.get("refusal")
     if not isinstance(content, str | None) or not isinstance(reasoning, str | None):
         raise TypeError("text")
+    if choice.get("finish_reason") in BROKEN_OFF:
+        raise FaultError("aborted", f"the reply ended with {choice['finish_reason']!r}", "retry", 200)
     reply = Reply(content or "", reasoning or None, choice.get("finish_reason"), str(refusal) if refusal else None)
     if (
         not reply.content.strip()

@@ -13,6 +13,7 @@ from ruamel.yaml.error import YAMLError
 
 from star1.endpoints import Endpoint, Sampling
 from star1.errors import SettingError
+from star1.policies import pack_mistakes
 from star1.sources import Benchmark, Located, Published, Source
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
@@ -317,12 +318,15 @@ def _explain(error: ValidationError) -> list[str]:
             hint = f" Hint: did you mean {near[0]}?" if near else ""
             lines.append(f"{key}: unknown key; expected one of {', '.join(allowed)}.{hint}")
         else:
+            # What stands in place of a variable's name may be the key itself, and an address may hold a password.
+            hidden = place[-1] in ("key", "base_url")
             found = one["input"]
             message = one["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
             if "dictionary" in message:
                 names = _fields(place) if one["type"] == "model_type" else []
                 message = "a mapping" + (f" with the keys {', '.join(names)}" if names else "")
             shown = f"{found!r} ({type(found).__name__})" if not isinstance(found, dict | BaseModel) else "a mapping"
+            shown = "a value that is not repeated here" if hidden else shown
             lines.append(f"{key}: {shown}; expected {message}.")
     return lines
 
@@ -371,6 +375,9 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
     if not (root / "policies" / params.policy.pack / "policy.yaml").is_file():
         packs = sorted(path.parent.name for path in root.glob("policies/*/policy.yaml"))
         yield f"policy.pack: no policies/{params.policy.pack}/policy.yaml; expected one of {', '.join(packs)}."
+    else:
+        for line in pack_mistakes(root / "policies" / params.policy.pack):
+            yield f"policy.pack: {line}"
     yield from _missing_files(params, root)
     for key in ("collect.sources", "generate.models", "generate.benchmarks"):
         section, field = key.split(".")

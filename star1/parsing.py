@@ -35,6 +35,10 @@ class ReplyError(Exception):
         self.repairable = reason not in NOT_REPAIRABLE if repairable is None else repairable
 
 
+class NoReplyError(ReplyError):
+    """No reply came, and there is nothing to read; the next run asks again."""
+
+
 @dataclass(frozen=True)
 class Parsed(Generic[T]):
     """A value, and how it was read out of the reply."""

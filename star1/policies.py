@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     "judge_guard": frozenset({"definitions", "question", "response"}),
     "repair": frozenset({"problem", "reply_format"}),
 }
+# Which rubric the scorers' prompts show.
+RUBRICS: Mapping[str, str] = {"score": "score", "benign_score": "benign"}
 WRAPPED = frozenset({"question", "thinking", "answer", "response"})
 # The one prompt that is the question itself: a model that answers it must see what its users write, and no more.
 BARE = "benign_reason"
@@ -88,7 +90,7 @@ class PackFile(BaseModel):
             raise ValueError("two categories share a name or a slug")
         if self.other in names:
             raise ValueError("other must not be the name of a category")
-        if set(self.rubrics) != {"score", "benign"}:
+        if set(self.rubrics) != set(RUBRICS.values()):
             raise ValueError("rubrics must be exactly score and benign")
         return self
 
@@ -131,10 +133,14 @@ class Pack:
         """
         return "\n\n".join(f"{POLICY_HEADING}{name}\n\n{self.policies[name]}" for name in names)
 
+    def rubric(self, prompt: str) -> Rubric:
+        """The rubric that a scorer's prompt shows."""
+        return self.rubrics[RUBRICS[prompt]]
+
     def reply_format(self, prompt: str) -> str:
         """The form of the reply that `prompt` asks for, as told when a reply has to be given again."""
-        if prompt in ("score", "benign_score"):
-            return self.rubrics["score" if prompt == "score" else "benign"].reply_format()
+        if prompt in RUBRICS:
+            return self.rubric(prompt).reply_format()
         names = ", ".join(f'"{name}"' for name in self.names)
         return {
             "categorize": f'a JSON list of one or more of {names}; or ["{self.other}"]',
@@ -184,8 +190,25 @@ def load_pack(folder: str | Path) -> Pack:
         other=file.other,
         rubrics=file.rubrics,
         policies={one.name: _text(folder / "policies" / f"{one.slug}.md") for one in file.categories},
-        prompts={name: _prompt(folder / "prompts" / f"{name}.md", name) for name in PLACEHOLDERS},
+        prompts={name: _prompt(folder / "prompts" / f"{name}.md") for name in PLACEHOLDERS},
     )
+
+
+def pack_mistakes(folder: Path) -> Iterator[str]:
+    """What is wrong with a policy pack, for each of its files; where policy.yaml is, its policy texts are not known."""
+    try:
+        slugs = [category.slug for category in _read_pack_file(folder / "policy.yaml").categories]
+    except InputError as error:
+        yield str(error)
+        slugs = []
+    for path, read in (
+        *((folder / "policies" / f"{slug}.md", _text) for slug in slugs),
+        *((folder / "prompts" / f"{name}.md", _prompt) for name in PLACEHOLDERS),
+    ):
+        try:
+            read(path)
+        except InputError as error:
+            yield str(error)
 
 
 def _read_pack_file(path: Path) -> PackFile:
@@ -233,8 +256,9 @@ def _text(path: Path) -> str:
     return text
 
 
-def _prompt(path: Path, name: str) -> Prompt:
-    text = _text(path)
+def _prompt(path: Path) -> Prompt:
+    """Read the prompt that the file is named after."""
+    text, name = _text(path), path.stem
     expected = PLACEHOLDERS[name]
     found = set()
     for match in PLACEHOLDER.finditer(text):

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,8 @@ from star1.errors import InputError
 # Part of every key: raise it when what is sent for the same arguments changes.
 VERSION = 1
 SYNC_EVERY_S = 1.0
+# Servers without keys are given a word such as EMPTY in place of one: no secret, and a word that replies may hold.
+SHORTEST_SECRET = 8
 
 
 @dataclass(frozen=True)
@@ -32,17 +35,26 @@ class Reply:
 
 
 def reply_key(
-    label: str,
+    identity: str,
     messages: Sequence[Mapping[str, str]],
     sampling: Mapping[str, Any],
     template: str,
     response_format: Mapping[str, Any] | None = None,
     sample: int = 0,
 ) -> str:
-    """SHA-256 that names a request by what decides its reply: never by address, key, time-out or retries."""
+    """SHA-256 that names a request by what decides its reply: never by address, key, time-out or retries.
+
+    Args:
+        identity: who answers, as `Endpoint.identity` has it.
+        messages: the conversation so far.
+        sampling: decoding settings that are sent.
+        template: digest of the prompt's file.
+        response_format: the API's own, if one is set.
+        sample: index, where the same question is asked more than once.
+    """
     parts = {
         "version": VERSION,
-        "label": label,
+        "label": identity,
         "messages": list(messages),
         "sampling": dict(sampling),
         "response_format": response_format,
@@ -55,16 +67,6 @@ def reply_key(
     except TypeError:
         canonical = repr(sorted(parts.items())).encode("utf-8", "surrogatepass")
     return hashlib.sha256(canonical).hexdigest()
-
-
-def _own(path: Path) -> None:
-    """Put a copy where DVC checked out a link: to append to the link would write into the cache."""
-    if not path.is_symlink() and (not path.exists() or (path.stat().st_nlink == 1 and os.access(path, os.W_OK))):
-        return
-    copy = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    shutil.copyfile(path, copy)
-    copy.chmod(0o600)
-    copy.replace(path)
 
 
 class Store:
@@ -84,9 +86,9 @@ class Store:
     def __init__(self, path: str | Path, secret: str | None = None) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        _part_from_cache(self.path)
         # orjson escapes quotes and backslashes, so the bytes to look for are those of the key inside a JSON string.
-        self._secret = orjson.dumps(secret)[1:-1] if secret else b""
-        _own(self.path)
+        self._secret = orjson.dumps(secret)[1:-1] if secret and len(secret) >= SHORTEST_SECRET else b""
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             self._lock()
@@ -190,11 +192,22 @@ class Store:
             for line in file:
                 try:
                     record = orjson.loads(line)
-                    if record["status"] == "ok" and record["reply"] is not None:
+                    if record["status"] == "ok":
+                        Reply(**record["reply"], note=record["note"])
                         self._places[record["key"]] = (start, len(line))
                 except (orjson.JSONDecodeError, KeyError, TypeError):
                     self.bad_lines += 1
                 start += len(line)
+
+
+def _part_from_cache(path: Path) -> None:
+    """Make a link into DVC's cache a file of its own: the cache is read-only, and what is appended is not to reach it."""
+    if not path.exists() or not (path.is_symlink() or path.stat().st_nlink > 1):
+        return
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    shutil.copyfile(path, name)
+    os.replace(name, path)
 
 
 def _end_of_last_line(file: IO[bytes], size: int, block: int = 1 << 16) -> int:

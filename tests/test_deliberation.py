@@ -118,11 +118,48 @@ def test_kept_and_quarantined_are_the_rows_that_went_in(pack: Pack, tmp_path: Pa
     assert read_rows(tmp_path / "out.jsonl") == outcome.kept
 
 
+def test_unreadable_replies_are_asked_for_anew_when_samples_are_raised(pack: Pack, tmp_path: Path) -> None:
+    """The stored reply was served for ever; now a larger `samples` asks about the unreadable ones alone, and keeps it."""
+
+    def calls(samples: int) -> Calls:
+        endpoint = Endpoint(provider="openai", model="m", label="m", base_url=served.url, slots=1, retries=0)
+        return Calls(endpoint, Sampling(temperature=0.6, seed=7, samples=samples), tmp_path / "r.jsonl")
+
+    def respond(body: dict[str, Any], _place: int) -> Answer:
+        good = "bank" not in body["messages"][0]["content"] or body["seed"] == 8
+        return Answer(completion("<think>a</think>b" if good else "b"))
+
+    rows = [{**row, "category": ["Self-Harm"]} for row in ROWS[:3]]
+    with server(respond) as served:
+        first = reason(rows, pack, calls(1))
+        assert [row["reason"] for row in first.quarantined] == ["no_think"]
+        advice = "to ask anew about replies that cannot be used, raise reason.sampling.samples"
+        assert advice in first.summary()
+        with pytest.raises(CoverageError, match=advice):
+            settle(first, tmp_path / "o", tmp_path / "q", 1.0)
+        assert reason(rows, pack, calls(1)).asked == 0
+        second = reason(rows, pack, calls(3))
+        assert ([row["id"] for row in second.kept], second.asked) == (["0", "1", "2"], 1)
+        assert "think tags, asked anew 1" in second.summary()
+        again = reason(rows, pack, calls(3))
+    assert (again.kept, again.asked) == (second.kept, 0)
+    assert [row["reply"]["content"] for row in read_rows(tmp_path / "r.jsonl")].count("b") == 1
+
+
+def test_too_few_replies_for_a_fault_of_the_endpoint_are_told_with_its_hint(pack: Pack, tmp_path: Path) -> None:
+    """Asking anew is no advice where no reply came."""
+    with server(lambda _body, _place: Answer({"error": {"message": "slow"}}, 429)) as served:
+        outcome = categorize(ROWS[:2], pack, remote(served.url, tmp_path / "r.jsonl", slots=1))
+    with pytest.raises(CoverageError, match="Hint: rate_limit: lower the endpoint's slots") as error:
+        settle(outcome, tmp_path / "o", tmp_path / "q", 1.0)
+    assert "samples" not in str(error.value)
+
+
 def test_lenient_readings_are_counted(pack: Pack, tmp_path: Path) -> None:
     """A trailing comma is read, and told about."""
     with server(lambda _body, _place: Answer(completion('["Self-Harm",]'))) as served:
         outcome = categorize(ROWS, pack, remote(served.url, tmp_path / "r.jsonl"))
-    assert outcome.summary().endswith("read with leniency: trailing comma 5")
+    assert outcome.summary().endswith("read with leniency or when asked again: trailing comma 5")
 
 
 def test_the_request_is_the_rendered_prompt(pack: Pack, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The client against a server on the loopback address that fails in the ways real ones do."""
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -188,14 +189,137 @@ def test_a_wait_holds_for_all_requests(tmp_path: Path) -> None:
     assert times[1] - times[0] >= 0.3
 
 
-def test_a_time_out_and_a_closed_port_are_tried_again(tmp_path: Path) -> None:
-    """No answer in time, and no server at all, are told apart."""
-    with server(lambda _body, _place: Answer(GOOD, wait_s=1.0)) as served:
-        found, _ = ask_all(remote(served, timeout_s=0.1, retries=1), tmp_path / "r.jsonl", ["a"])
-        assert found[0].reason == "timeout"
-        assert len(served.requests) == 2
-    found, _ = ask_all(remote(served, retries=1), tmp_path / "s.jsonl", ["a"])
-    assert found[0].reason == "no_connection"
+def test_a_time_out_and_a_broken_connection_are_tried_again(tmp_path: Path) -> None:
+    """Both may have cost a reply and say nothing about the next attempt; they are told apart."""
+    for answer, reason in (
+        (Answer(GOOD, wait_s=1.0), "timeout"),
+        (Answer(GOOD, cut=True), "connection_lost"),
+    ):
+        with server(in_turn(answer)) as served:
+            found, _ = ask_all(remote(served, timeout_s=0.1, retries=1), tmp_path / f"{reason}.jsonl", ["a"])
+            assert found[0].reason == reason
+            assert len(served.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [("http://127.0.0.1:9/v1", "connection refused"), ("http://no-such-host.invalid/v1", "no-such-host")],
+)
+def test_where_nobody_listens_the_run_ends_after_a_few_attempts(url: str, words: str, tmp_path: Path) -> None:
+    """It was told as a time-out, after all retries of each row: half a minute for nothing."""
+    endpoint = Endpoint(provider="openai", model="m", label="m", base_url=url, retries=20)
+    found, _ = ask_all(endpoint, tmp_path / "r.jsonl", ["a"])
+    assert isinstance(found[0], CallError)
+    assert words in str(found[0])
+    assert "imed out" not in str(found[0])
+    assert "Hint: start the server, or correct the endpoint's base_url" in str(found[0])
+    assert len(read_rows(tmp_path / "r.jsonl")) == 3
+
+
+def test_a_rate_limit_that_stays_is_told_with_what_to_change(tmp_path: Path) -> None:
+    """Not that the server may be down: it answers."""
+    with server(in_turn(Answer({"error": {"message": "slow down"}}, 429))) as served:
+        found, _ = ask_all(remote(served, retries=0, slots=1), tmp_path / "r.jsonl", [str(n) for n in range(8)])
+    assert isinstance(found[7], CallError)
+    assert "rate_limit" in str(found[7])
+    assert "Hint: lower the endpoint's slots, or start the stage again later" in str(found[7])
+
+
+def test_rows_that_fail_of_themselves_do_not_stop_a_run_again(tmp_path: Path) -> None:
+    """Nine prompts too long among good ones pass a run; in the next one, which asks them alone, they pass as well."""
+    items = ["good", *(f"long {n}" for n in range(9))]
+
+    def respond(body: dict[str, Any], _place: int) -> Answer:
+        long = "long" in body["messages"][0]["content"]
+        return Answer({"error": {"message": "too long"}}, 400) if long else Answer(GOOD)
+
+    with server(respond) as served:
+        for _ in range(2):
+            found, _ = ask_all(remote(served, slots=1), tmp_path / "r.jsonl", items)
+            assert isinstance(found[0], Reply)
+            assert {one.reason for one in found[1:]} == {"bad_request"}
+
+
+def test_another_model_under_the_same_label_is_asked_anew(tmp_path: Path) -> None:
+    """Its replies were taken for those of the model before it; those stay, and come back with it."""
+    path = tmp_path / "r.jsonl"
+    with server(lambda body, _place: Answer(completion(body["model"]))) as served:
+        for model, asked_now in (("one", 1), ("two", 1), ("one", 0)):
+            found, client = ask_all(remote(served, model=model, label="same"), path, ["a"])
+            assert (found[0].content, client.asked) == (model, asked_now)
+
+
+def test_what_is_on_its_way_is_kept_when_the_run_stops(tmp_path: Path) -> None:
+    """A reply that will be paid for is not thrown away because another request was refused."""
+
+    def respond(body: dict[str, Any], _place: int) -> Answer:
+        late = "late" in body["messages"][0]["content"]
+        return Answer(GOOD, wait_s=0.4) if late else Answer({"error": {"message": "no"}}, 401, wait_s=0.1)
+
+    async def go(store: Store) -> None:
+        client = Client(endpoint, Sampling(), store)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for item in ("late", "refused"):
+                    group.create_task(client.ask(asked(item)))
+        finally:
+            await client.close()
+
+    with server(respond) as served:
+        endpoint = remote(served)
+        with Store(tmp_path / "r.jsonl") as store, pytest.raises(ExceptionGroup):
+            asyncio.run(go(store))
+        found, client = ask_all(endpoint, tmp_path / "r.jsonl", ["late"])
+    assert isinstance(found[0], Reply)
+    assert client.asked == 0
+
+
+def test_a_reply_that_echoes_the_key_is_used_as_it_is_kept(tmp_path: Path) -> None:
+    """The first run gave the key on to rows and quarantine, the next one did not."""
+    with server(in_turn(Answer(completion(f"your key is {KEY}")))) as served:
+        for _ in range(2):
+            found, _ = ask_all(remote(served), tmp_path / "r.jsonl", ["a"])
+            assert found[0].content == "your key is [key]"
+
+
+@pytest.mark.parametrize("key", ["sk-abc\u2026def", "sk-abc def"])
+def test_a_key_that_no_header_can_hold_is_named(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pasted ellipsis ended in a traceback of the HTTP library."""
+    monkeypatch.setenv("TEST_KEY", key)
+    with pytest.raises(SettingError, match="TEST_KEY holds blanks or characters beyond ASCII") as error:
+        Endpoint(provider="openai", model="m", label="m", key="TEST_KEY").secret()
+    assert key not in str(error.value)
+
+
+@pytest.mark.parametrize("field", ["model", "messages", "stream", "n", "temperature", "samples"])
+def test_extra_fields_do_not_change_the_request_behind_its_back(field: str) -> None:
+    """A stream cannot be read, and of several replies all but one would be paid for in vain."""
+    with pytest.raises(SettingError, match=f"must not hold {field}"):
+        read_settings("--sampling", json.dumps({"extra_body": {field: 1}}), Sampling)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        ({"error": {"message": "Prompt 'my insufficient balance' is too long"}}, 400, "bad_request"),
+        ({"error": {"message": "m requires moderation. Your input was flagged"}}, 403, "content_filter_prompt"),
+        ({"error": {"code": "content_filter", "message": "no"}}, 200, "content_filter_prompt"),
+        (
+            {"choices": [{"error": {"code": 502}, "message": {"content": "ha"}, "finish_reason": "error"}]},
+            200,
+            "server_error",
+        ),
+        (completion("half", "abort"), 200, "aborted"),
+    ],
+)
+def test_faults_of_routers_and_filters_are_those_of_a_row(
+    body: dict[str, Any], status: int, reason: str, tmp_path: Path
+) -> None:
+    """None of them stops the run, and no half reply is kept as a whole one."""
+    with server(in_turn(Answer(body, status))) as served:
+        found, _ = ask_all(remote(served, retries=0), tmp_path / "r.jsonl", ["a"])
+    assert isinstance(found[0], ReplyError)
+    assert found[0].reason == reason
 
 
 def test_no_more_in_flight_than_slots_and_equal_requests_are_asked_once(tmp_path: Path) -> None:

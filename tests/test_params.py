@@ -1,6 +1,7 @@
 """params.yaml is checked as a whole, and every mistake is told with key, value and what was allowed."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,29 @@ def test_every_mistake_names_key_value_and_what_is_allowed(tmp_path: Path, key: 
     lines = mistakes(write(tmp_path, {key: value}))
     assert any(expected in line for line in lines), lines
     assert all(line.startswith(str(tmp_path / "params.yaml")) and "\n" not in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("key", "sk-123-secret"), ("base_url", "http://me:secret@host/v1"), ("key", ["secret"])]
+)
+def test_a_key_in_the_wrong_place_is_not_repeated(tmp_path: Path, key: str, value: Any) -> None:
+    """It was printed, and so went into logs."""
+    lines = mistakes(write(tmp_path, {f"llm.endpoints.stand-in.{key}": value}))
+    assert any(f"llm.endpoints.stand-in.{key}: a value that is not repeated here" in line for line in lines)
+    assert "secret" not in "".join(lines)
+
+
+def test_mistakes_of_the_policy_pack_are_told_as_well(tmp_path: Path) -> None:
+    """A misspelt placeholder passed the check and stopped the run at its stage."""
+    for name in ("policies", "bundled"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    prompt = tmp_path / "policies/star1/prompts/reason.md"
+    prompt.write_text(prompt.read_text().replace("{{policies}}", "{{polices}}"))
+    with pytest.raises(params.ParamsError) as caught:
+        params.load(write(tmp_path, {"curate.size": 3, "generate.models": ["star2"]}), tmp_path)
+    assert len(caught.value.lines) == 2
+    assert "prompts/reason.md:" in caught.value.lines[1]
+    assert "placeholder {{polices}}; expected one of policies, question." in caught.value.lines[1]
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from star1.errors import InputError
-from star1.policies import PLACEHOLDERS, load_pack
+from star1.policies import PLACEHOLDERS, load_pack, pack_mistakes
 from star1.standin import read_prompt
 from tests.loopback import CATEGORIES, PROMPTS, RUBRICS, write_pack
 
@@ -88,6 +88,27 @@ def test_wrong_files_are_named(file: str, text: str | None, told: str, tmp_path:
         (folder / file).write_text(text)
     with pytest.raises(InputError, match=re.escape(told)):
         load_pack(folder)
+
+
+def test_all_mistakes_of_a_pack_are_found(tmp_path: Path) -> None:
+    """A line for each file, so that one check is enough."""
+    folder = write_pack(tmp_path / "p")
+    assert list(pack_mistakes(folder)) == []
+    (folder / "prompts" / "reason.md").write_text("{{polices}} {{question}}")
+    (folder / "prompts" / "score.md").write_text("{{question}}")
+    (folder / "policies" / "self_harm.md").unlink()
+    lines = list(pack_mistakes(folder))
+    assert [line.split(": ")[0].removeprefix(f"{folder}/") for line in lines] == [
+        "policies/self_harm.md",
+        "prompts/reason.md:1",
+        "prompts/score.md",
+    ]
+    assert lines[1].endswith("placeholder {{polices}}; expected one of policies, question.")
+    (folder / "policy.yaml").write_text("name: [unclosed")
+    assert [line.split(": ")[0].removeprefix(f"{folder}/") for line in pack_mistakes(folder)][:2] == [
+        "policy.yaml:1",
+        "prompts/reason.md:1",
+    ]
 
 
 def test_the_bare_question_is_bare(tmp_path: Path) -> None:

@@ -87,6 +87,19 @@ def test_other_rows_are_other_replies(tmp_path: Path) -> None:
         assert found[0]["category"] == [name_key(category) and category.replace(" / ", "/")]
 
 
+def test_another_way_to_replay_gives_other_replies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mended replay was answered from the store by the replies of the faulty one."""
+    from star1 import replay as module
+
+    write_json(tmp_path / "rows.json", [ROW])
+    endpoint = replay(tmp_path / "rows.json", tmp_path / "replies.jsonl").endpoint
+    before = endpoint.identity()
+    changed = tmp_path / "replay.py"
+    changed.write_text(Path(str(module.__file__)).read_text() + "# another way\n")
+    monkeypatch.setattr(module, "__file__", str(changed))
+    assert endpoint.identity() != before
+
+
 @pytest.mark.parametrize(("rows", "told"), [([{"question": "q"}], "category"), (None, "no such file")])
 def test_unusable_rows_are_named(rows: list[dict[str, Any]] | None, told: str, tmp_path: Path) -> None:
     """Before any call."""

@@ -155,6 +155,37 @@ def test_a_key_never_reaches_the_disk(tmp_path: Path) -> None:
     assert "quoted" not in (tmp_path / "r.jsonl").read_text()
 
 
+@pytest.mark.parametrize("word", ["1", "EMPTY"])
+def test_a_word_in_place_of_a_key_changes_no_reply(tmp_path: Path, word: str) -> None:
+    """Struck out of the record, `1` made it unreadable, and `EMPTY` took a word out of replies."""
+    with Store(tmp_path / "r.jsonl", word) as store:
+        store.keep({"key": "k", "attempt": 1}, Reply("1 box is EMPTY"))
+    with Store(tmp_path / "r.jsonl", word) as store:
+        assert store.get("k") == Reply("1 box is EMPTY")
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_a_link_into_a_cache_is_parted_from_it(tmp_path: Path, link: Callable[[Path, Path], None]) -> None:
+    """What is appended must not reach DVC's cache, which a link of either kind would write to, or be refused by it."""
+    cached, path = tmp_path / "cached", tmp_path / "r.jsonl"
+    fill(cached, "a")
+    before = cached.read_bytes()
+    cached.chmod(0o444)
+    link(cached, path)
+    fill(path, "b")
+    assert cached.read_bytes() == before
+    with Store(path) as store:
+        assert len(store) == 2
+
+
+def test_a_record_of_another_form_is_counted_not_fatal(tmp_path: Path) -> None:
+    """Found when it is indexed, not in the middle of a run."""
+    lines = ['{"status": "ok", "key": "a", "reply": "text", "note": ""}', '{"status": "ok", "key": "b", "reply": {}}']
+    (tmp_path / "r.jsonl").write_text("\n".join(lines) + "\n")
+    with Store(tmp_path / "r.jsonl") as store:
+        assert (store.bad_lines, store.get("a"), store.get("b")) == (2, None, None)
+
+
 def test_others_cannot_read_the_store(tmp_path: Path) -> None:
     """Replies may be harmful text on a shared machine."""
     fill(tmp_path / "r.jsonl", "a")
