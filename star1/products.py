@@ -23,8 +23,9 @@ Vectors: TypeAlias = NDArray[np.float32]
 BLOCK, TILE = 1024, 4096
 # Pairs multiplied on their own at a time (24 MB in float64, of vectors of 384 numbers).
 COMPARED = 4096
-# Rows from which the main directions are worth finding, and the share of pairs not ruled out that is too large.
-FILTERED, CROWDED = 2048, 0.02
+# Rows from which the main directions are worth finding, of how many rows they are found, and the share of pairs not
+# ruled out that is too large.
+FILTERED, SAMPLE, CROWDED = 4096, 2048, 0.02
 
 
 @cache
@@ -40,6 +41,12 @@ def gpu() -> str | None:
 @cache
 def _libraries() -> Any:
     return ThreadpoolController()
+
+
+def where(mask: NDArray[np.bool_]) -> tuple[Indices, Indices]:
+    """Rows and columns of what is true, in order: `nonzero`, but quick where little is."""
+    rows, columns = np.divmod(np.flatnonzero(mask), max(mask.shape[1], 1))
+    return rows, columns
 
 
 class Side:
@@ -81,12 +88,19 @@ class Products:
         self.width = self.narrow + left.vectors.shape[1]
 
     def _directions(self) -> Floats | None:
-        """The main directions of the data, `[d, d / 3]`, orthonormal; None where they are not worth their while."""
+        """The main directions of the data, `[d, d / 3]`, orthonormal; None where they are not worth their while.
+
+        Any orthonormal directions are right; a few power iterations on a sample give good ones.
+        """
         n, d = self.right.vectors.shape
         if n < FILTERED or gpu() is not None:
             return None
-        sample = self.right.units(slice(None, None, -(-n // TILE)))
-        directions: Floats = np.linalg.eigh(sample.T @ sample)[1][:, ::-1][:, : d // 3]
+        with _libraries().limit(limits=1, user_api="blas"):
+            sample = self.right.units(slice(None, None, -(-n // SAMPLE)))
+            moments = sample.T @ sample
+            directions: Floats = np.random.default_rng(0).standard_normal((d, d // 3))
+            for _ in range(4):
+                directions = np.linalg.qr(moments @ directions)[0]
         return directions
 
     def prepared(self, side: Side, start: int, stop: int) -> Vectors:
@@ -144,7 +158,7 @@ class Products:
 
     def _whole(self, left: Vectors, right: Vectors, near: Vectors) -> Vectors:
         """Put the product of whole vectors where `near` does not rule a pair out."""
-        i, j = np.nonzero(near >= self.possible)
+        i, j = where(near >= self.possible)
         self.crowd += len(i)
         if len(i) > CROWDED * near.size:
             return left @ right.T

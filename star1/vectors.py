@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from star1.matches import Drop, Indices, Pairs
-from star1.products import BLOCK, TILE, Products, Side, Vectors
+from star1.products import BLOCK, TILE, Products, Side, Vectors, where
 from star1.progress import track
 
 # Rows of a product whose pairs are listed at a time.
@@ -27,14 +27,14 @@ class _Join(Products):
         alike: NDArray[np.bool_] = near >= self.certain
         for start in range(0, len(near), LISTED):
             part = slice(start, start + LISTED)
-            i, j = np.nonzero((near[part] >= self.possible) & ~alike[part])
+            i, j = where((near[part] >= self.possible) & ~alike[part])
             alike[start + i, j] = self.cosines(rows[start + i], others[j]) >= self.reaches
         return alike
 
     def pairs(self, near: Vectors, rows: Indices, others: Indices, lower: bool) -> Iterator[Pairs]:
         """The pairs of `rows` and `others` that are alike; only those with the earlier of the two at the right if `lower`."""
         for start in range(0, len(near), LISTED):
-            i, j = np.nonzero(near[start : start + LISTED] >= self.possible)
+            i, j = where(near[start : start + LISTED] >= self.possible)
             left, right = rows[start + i], others[j]
             if lower:
                 left, right = left[right < left], right[right < left]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from star1 import matches, products, vectors
 from star1.errors import InputError
 from star1.matches import TIE, Drop
-from star1.products import Vectors
+from star1.products import Side, Vectors
 from star1.vectors import _Join
 
 SMALL = (
@@ -112,7 +112,7 @@ def blocks(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.mark.usefixtures("blocks")
 class TestEveryJoin:
     # The fixture holds for all examples of a test alike, so they need no fresh one each.
-    @settings(max_examples=120, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(corpora())
     def test_greedy(self, corpus: tuple[Vectors, float]) -> None:
         rows, threshold = corpus
@@ -121,7 +121,7 @@ class TestEveryJoin:
         assert drops == matches.greedy(vectors.pairs_within(rows, range(len(rows)), threshold), len(rows))
         assert all(drop.similarity == pytest.approx(cosine(rows[drop.index], rows[drop.matched])) for drop in drops)
 
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(corpora(), st.integers(0, 41))
     def test_shards(self, corpus: tuple[Vectors, float], cut: int) -> None:
         rows, threshold = corpus
@@ -131,7 +131,7 @@ class TestEveryJoin:
         assert listed(matches.Pairs.joined(shards)) == expected
         assert matches.greedy(matches.Pairs.joined(shards), len(rows)) == vectors.greedy(rows, threshold)
 
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(corpora(), st.integers(0, 41))
     def test_against(self, corpus: tuple[Vectors, float], cut: int) -> None:
         (rows, threshold), middle = corpus, len(corpus[0]) // 2
@@ -144,7 +144,7 @@ class TestEveryJoin:
         assert places(drops) == sorted(first.items())
         assert drops == matches.first(matches.Pairs.joined(parts))
 
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(corpora(), st.integers(0, 41))
     def test_appended_rows_change_no_earlier_fate(self, corpus: tuple[Vectors, float], cut: int) -> None:
         rows, threshold = corpus
@@ -178,21 +178,25 @@ def test_the_filter_rules_most_pairs_out(monkeypatch: pytest.MonkeyPatch) -> Non
     rows = (random.standard_normal((3000, 60)) @ random.standard_normal((60, 384))).astype(np.float32)
     rows[1500:1600] = rows[:100]
     joins = []
-    monkeypatch.setattr(vectors, "_Join", lambda *sides: joins.append(_Join(*sides)) or joins[-1])
-    filtered = vectors.greedy(rows, 0.7)
-    assert 0 < joins[0].crowd < 0.01 * joins[0].compared
-    monkeypatch.setattr(products, "FILTERED", 10**9)
-    assert vectors.greedy(rows, 0.7) == filtered
-    assert joins[1].compared == 0
+
+    def join(left: Side, right: Side, threshold: float) -> _Join:
+        joins.append(_Join(left, right, threshold))
+        return joins[-1]
+
+    monkeypatch.setattr(vectors, "_Join", join)
+    whole = vectors.greedy(rows, 0.7)
+    monkeypatch.setattr(products, "FILTERED", 1)
+    assert vectors.greedy(rows, 0.7) == whole
+    assert joins[0].compared == 0 < joins[1].crowd < 0.01 * joins[1].compared
 
 
 def test_any_number_of_threads_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = near_ties(1500, 0.7)
+    rows = near_ties(1200, 0.7)
     found = []
-    for threads in (1, 2, 3, 70):
+    for threads in (1, 2, 70):
         monkeypatch.setattr(products, "cores", lambda threads=threads: threads)
-        found.append((vectors.greedy(rows, 0.7), listed(vectors.pairs_within(rows, range(900, 1500), 0.7))))
-    assert found[0] == found[1] == found[2] == found[3]
+        found.append((vectors.greedy(rows, 0.7), listed(vectors.pairs_within(rows, range(700, 1200), 0.7))))
+    assert found[0] == found[1] == found[2]
     assert found[0][0]
 
 
