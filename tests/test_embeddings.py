@@ -76,6 +76,16 @@ def test_neither_company_nor_threads_change_a_vector(encoder: Encoder, vectors: 
     np.testing.assert_allclose(alone, vectors, atol=5e-7)
 
 
+def test_the_code_for_a_gpu_agrees(monkeypatch: pytest.MonkeyPatch, vectors: Vectors) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(minilm, "gpu", lambda: "cpu")
+    np.testing.assert_allclose(Encoder(threads=1).encode(TEXTS), vectors, atol=2e-6)
+
+
+def test_a_text_of_a_megabyte(encoder: Encoder, vectors: Vectors) -> None:
+    assert encoder.encode(["the quick brown fox " * 50_000]).tobytes() == vectors[5].tobytes()
+
+
 def test_batches_are_even_small_and_complete() -> None:
     lengths = [5, 3, 5, 9, 3, 5, 200]
     groups = minilm.batches(lengths, 10)
