@@ -16,9 +16,9 @@ import numpy as np
 
 from star1.kernels import cores
 from star1.minilm import SIZE, Model, digest
+from star1.products import Vectors
 from star1.progress import Progress
 from star1.records import atomic
-from star1.vectors import Vectors
 
 # Texts embedded before they are written.
 SEGMENT = 8192

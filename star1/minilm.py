@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from star1.errors import SettingError
-from star1.vectors import Vectors, gpu
+from star1.products import Vectors, gpu
 
 LAYERS, HEADS, SIZE = 6, 12, 384
 MAX_TOKENS = 256  # of the model's own sentence_bert_config.json

@@ -1,136 +1,40 @@
-"""Joins of vectors by cosine: dense products in float32, block by block, whose close calls float64 decides.
+"""Joins of vectors by cosine: who is like whom among dense vectors, such as sentence embeddings.
 
-Two vectors are alike if the float64 cosine of their float32 values is at least the threshold, up to `TIE`. So the answer
-depends neither on the blocks, nor on the threads, nor on the machine. Memory grows with the number of rows (and, in
-`pairs_*`, of pairs found), never with its square. A vector of zeros is like none.
+Two vectors are alike if the float64 cosine of their float32 values is at least the threshold, up to `TIE`: `products`
+rules pairs out in float32, and float64 decides the close calls. So the answer depends neither on the blocks, nor on the
+threads, nor on the machine. Memory grows with the number of rows (and, in `pairs_*`, of pairs found), never with its
+square. A vector of zeros is like none.
 """
 
-from collections.abc import Iterator, Sequence
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, TypeAlias
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
-from star1.errors import InputError
-from star1.kernels import cores, in_threads
-from star1.matches import TIE, Drop, Floats, Indices, Pairs
+from star1.matches import Drop, Indices, Pairs
+from star1.products import BLOCK, TILE, Products, Side, Vectors, where
 from star1.progress import track
 
-Vectors: TypeAlias = NDArray[np.float32]
-
-# A block of rows is multiplied with a tile of rows: wide enough for the product to be all of the work, 16 MB in all.
-BLOCK, TILE = 1024, 4096
-# Rows of a product whose pairs are listed at a time, and pairs compared in float64 at a time (24 MB at 384 numbers each).
-LISTED, COMPARED = 64, 4096
+# Rows of a product whose pairs are listed at a time.
+LISTED = 64
 
 
-@cache
-def gpu() -> str | None:
-    """The torch device of this machine's GPU; None without one, found out without the seconds that torch needs to load."""
-    if find_spec("torch") is None or not any(Path(f"/dev/{name}").exists() for name in ("nvidiactl", "dxg", "kfd")):
-        return None
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else None
-
-
-@cache
-def _libraries() -> Any:
-    return ThreadpoolController()
-
-
-class _Side:
-    """The vectors of one side of a join, with their float64 lengths (NaN for a vector of zeros: like none)."""
-
-    def __init__(self, vectors: Vectors) -> None:
-        self.vectors = np.asarray(vectors, np.float32)
-        self.lengths = np.empty(len(self.vectors))
-        for start in range(0, len(self.vectors), TILE):
-            wide = self.vectors[start : start + TILE].astype(np.float64)
-            self.lengths[start : start + TILE] = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-        if not np.isfinite(self.lengths).all():
-            row = int(np.flatnonzero(~np.isfinite(self.lengths))[0])
-            raise InputError("vectors", f"row {row} holds a value that is not finite", "numbers only")
-        self.lengths[self.lengths == 0] = np.nan
-
-    def unit(self, start: int, stop: int) -> Vectors:
-        """The rows `start` to `stop`, scaled to length 1 and rounded to float32; zeros stay."""
-        scaled = np.empty((stop - start, self.vectors.shape[1]), np.float32)
-        for low in range(start, stop, TILE):
-            part = slice(low, min(low + TILE, stop))
-            scaled[low - start : part.stop - start] = np.nan_to_num(self.vectors[part] / self.lengths[part, None])
-        return scaled
-
-
-class _Join:
-    """Compares rows of two sides."""
-
-    def __init__(self, left: _Side, right: _Side, threshold: float) -> None:
-        if not threshold > 0:
-            raise ValueError(f"threshold {threshold}: a cosine above 0 is needed")
-        self.left, self.right, self.reaches = left, right, threshold - TIE
-        # The most that a float32 product of two vectors of length 1 can be off, whatever the order of its sum: a rounding
-        # for each product and sum, two for the scaling, the rest for the threshold itself.
-        margin = (1.01 * left.vectors.shape[1] + 8) * 2.0**-24 + TIE
-        self.possible, self.certain = threshold - margin, threshold + margin
-        self.room = np.empty(BLOCK * max(BLOCK, TILE), np.float32)
-
-    def products(self, left: Vectors, right: Vectors) -> tuple[Indices, Vectors]:
-        """The places of the left rows with a product that may reach the threshold, and all products of these rows."""
-        if not (len(left) and len(right)):
-            return np.zeros(0, np.int64), np.zeros((0, len(right)), np.float32)
-        if gpu() is not None:
-            return self._products_on_gpu(left, right)
-        # One piece of memory for all products: to get it anew each time takes longer than the product.
-        product = self.room[: len(left) * len(right)].reshape(len(left), len(right))
-        most = np.empty(len(left), np.float32)
-
-        def multiply(_: int, low: int, high: int) -> None:
-            np.matmul(left[low:high], right.T, out=product[low:high])
-            product[low:high].max(axis=1, out=most[low:high])
-
-        # Threads of the BLAS library wait for each other in busy loops; these do not.
-        with _libraries().limit(limits=1, user_api="blas"):
-            in_threads(multiply, 0, len(left), cores())
-        places = np.flatnonzero(most >= self.possible)
-        return places, product[places]
-
-    def _products_on_gpu(self, left: Vectors, right: Vectors) -> tuple[Indices, Vectors]:
-        import torch
-
-        # In full float32: NVIDIA's shorter format is off by more than the margin.
-        torch.backends.cuda.matmul.allow_tf32 = False
-        product: Any = torch.from_numpy(left).to(gpu()) @ torch.from_numpy(right).to(gpu()).T
-        places = (product.amax(dim=1) >= self.possible).nonzero()[:, 0]
-        return places.cpu().numpy(), product[places].cpu().numpy()
-
-    def cosines(self, left: Indices, right: Indices) -> Floats:
-        """The cosines that decide, `[pairs]`, each summed on its own."""
-        cosines = np.empty(len(left))
-        for start in range(0, len(left), COMPARED):
-            rows, others = left[start : start + COMPARED], right[start : start + COMPARED]
-            first, second = self.left.vectors[rows].astype(np.float64), self.right.vectors[others].astype(np.float64)
-            lengths = self.left.lengths[rows] * self.right.lengths[others]
-            cosines[start : start + COMPARED] = np.einsum("ij,ij->i", first, second) / lengths
-        return cosines
+class _Join(Products):
+    """Finds the pairs of rows that are alike."""
 
     def alike(self, near: Vectors, rows: Indices, others: Indices) -> NDArray[np.bool_]:
         """Which of `rows` and `others` are alike, `[rows, others]`, given their float32 products."""
         alike: NDArray[np.bool_] = near >= self.certain
         for start in range(0, len(near), LISTED):
             part = slice(start, start + LISTED)
-            i, j = np.nonzero((near[part] >= self.possible) & ~alike[part])
+            i, j = where((near[part] >= self.possible) & ~alike[part])
             alike[start + i, j] = self.cosines(rows[start + i], others[j]) >= self.reaches
         return alike
 
     def pairs(self, near: Vectors, rows: Indices, others: Indices, lower: bool) -> Iterator[Pairs]:
         """The pairs of `rows` and `others` that are alike; only those with the earlier of the two at the right if `lower`."""
         for start in range(0, len(near), LISTED):
-            i, j = np.nonzero(near[start : start + LISTED] >= self.possible)
+            i, j = where(near[start : start + LISTED] >= self.possible)
             left, right = rows[start + i], others[j]
             if lower:
                 left, right = left[right < left], right[right < left]
@@ -139,12 +43,12 @@ class _Join:
             yield Pairs(left[hit], right[hit], cosines[hit])
 
     def first(self, block: Vectors, rows: Indices, units: Vectors, others: Indices) -> Indices:
-        """For each of `rows`, scaled in `block`, the place of the first of `others`, scaled in `units`, alike; or -1."""
+        """For each of `rows`, prepared in `block`, the place of the first of `others`, prepared in `units`, alike; or -1."""
         found = np.full(len(rows), -1)
         for start in range(0, len(others), TILE):
             open_ = np.flatnonzero(found < 0)
             tile = slice(start, start + TILE)
-            places, near = self.products(block[open_], units[tile])
+            places, near = self.near(block[open_], units[tile])
             alike = self.alike(near, rows[open_[places]], others[tile])
             hit = np.flatnonzero(alike.any(axis=1))
             found[open_[places[hit]]] = start + alike[hit].argmax(axis=1)
@@ -153,14 +57,14 @@ class _Join:
 
 def greedy(vectors: Vectors, threshold: float) -> list[Drop]:
     """Rows that are like an earlier row that stays, decided in order; matched with the first such row."""
-    side = _Side(vectors)
+    side = Side(vectors)
     join = _Join(side, side, threshold)
     # Only rows that stay are compared with, so they are laid side by side.
-    units, stays, count = np.empty_like(side.vectors), np.empty(len(vectors), np.int64), 0
+    units, stays, count = np.empty((len(vectors), join.width), np.float32), np.empty(len(vectors), np.int64), 0
     matched, n = np.full(len(vectors), -1), len(vectors)
     for start in track(range(0, n, BLOCK), "compare vectors", -(-n // BLOCK), "blocks"):
         rows = np.arange(start, min(start + BLOCK, n))
-        block = side.unit(start, start + len(rows))
+        block = join.prepared(side, start, start + len(rows))
         found = join.first(block, rows, units[:count], stays[:count])
         matched[rows] = np.where(found < 0, -1, stays[found] if count else -1)
         left = np.flatnonzero(found < 0)
@@ -173,7 +77,7 @@ def greedy(vectors: Vectors, threshold: float) -> list[Drop]:
 
 def _within(join: _Join, block: Vectors, rows: Indices, matched: Indices) -> None:
     """Match, in `matched`, the rows of one block that are like an earlier one of it that stays."""
-    places, near = join.products(block, block)
+    places, near = join.near(block, block)
     alike = join.alike(near, rows[places], rows) & (np.arange(len(rows)) < places[:, None])
     stays = np.ones(len(rows), np.bool_)
     for line in np.flatnonzero(alike.any(axis=1)):
@@ -185,40 +89,41 @@ def _within(join: _Join, block: Vectors, rows: Indices, matched: Indices) -> Non
 
 def _drops(join: _Join, matched: Indices) -> list[Drop]:
     rows = np.flatnonzero(matched >= 0)
-    columns: Sequence[Any] = (rows, matched[rows], join.cosines(rows, matched[rows]))
-    return [Drop(*drop) for drop in zip(*(column.tolist() for column in columns), strict=True)]
+    columns = rows.tolist(), matched[rows].tolist(), join.cosines(rows, matched[rows]).tolist()
+    return [Drop(row, other, cosine) for row, other, cosine in zip(*columns, strict=True)]
 
 
 def against(vectors: Vectors, others: Vectors, threshold: float) -> list[Drop]:
     """Rows that are like any of `others`; matched with the first such."""
-    side, other = _Side(vectors), _Side(others)
-    join, units, matched = _Join(side, other, threshold), other.unit(0, len(others)), np.full(len(vectors), -1)
+    side, other = Side(vectors), Side(others)
+    join, matched = _Join(side, other, threshold), np.full(len(vectors), -1)
+    units = join.prepared(other, 0, len(others))
     for start in range(0, len(vectors), BLOCK):
         rows = np.arange(start, min(start + BLOCK, len(vectors)))
-        matched[rows] = join.first(side.unit(start, start + len(rows)), rows, units, np.arange(len(others)))
+        matched[rows] = join.first(join.prepared(side, start, start + len(rows)), rows, units, np.arange(len(others)))
     return _drops(join, matched)
 
 
 def pairs_within(vectors: Vectors, rows: range, threshold: float) -> Pairs:
     """All pairs of one of `rows` and an earlier row that are alike: one shard of the join of `vectors` with itself."""
-    side = _Side(vectors[: rows.stop])
+    side = Side(vectors[: rows.stop])
     return _pairs(_Join(side, side, threshold), rows, lower=True)
 
 
 def pairs_against(vectors: Vectors, rows: range, others: Vectors, threshold: float) -> Pairs:
     """All pairs of one of `rows` and one of `others` that are alike."""
-    return _pairs(_Join(_Side(vectors[: rows.stop]), _Side(others), threshold), rows, lower=False)
+    return _pairs(_Join(Side(vectors[: rows.stop]), Side(others), threshold), rows, lower=False)
 
 
 def _pairs(join: _Join, rows: range, lower: bool) -> Pairs:
     n = len(join.right.vectors)
-    units, parts = join.right.unit(0, n), []
+    units, parts = join.prepared(join.right, 0, n), []
     for start in track(range(rows.start, rows.stop, BLOCK), "compare vectors", -(-len(rows) // BLOCK), "blocks"):
         left = np.arange(start, min(start + BLOCK, rows.stop))
-        block, found = join.left.unit(start, start + len(left)), []
+        block, found = join.prepared(join.left, start, start + len(left)), []
         for low in range(0, min(n, left[-1] + 1) if lower else n, TILE):
             others = np.arange(low, min(low + TILE, n))
-            places, near = join.products(block, units[low : low + TILE])
+            places, near = join.near(block, units[low : low + TILE])
             found += list(join.pairs(near, left[places], others, lower))
         tiles = Pairs.joined(found)
         order = np.lexsort((tiles.right, tiles.left))

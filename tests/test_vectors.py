@@ -10,11 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from star1 import matches, vectors
+from star1 import matches, products, vectors
 from star1.errors import InputError
 from star1.matches import TIE, Drop
-from star1.vectors import Vectors
+from star1.products import Side, Vectors
+from star1.vectors import _Join
 
+SMALL = (
+    (vectors, "BLOCK", 7),
+    (vectors, "TILE", 5),
+    (vectors, "LISTED", 2),
+    (products, "BLOCK", 7),
+    (products, "TILE", 5),
+    (products, "COMPARED", 3),
+)
 THRESHOLDS = (0.5, 0.6, 0.7, 0.96, 1.0)
 
 
@@ -83,24 +92,27 @@ def _planted(kind: str, other: Any, threshold: float, random: np.random.Generato
     return wanted * unit + np.sqrt(1 - wanted**2) * across / np.linalg.norm(across)
 
 
-@pytest.fixture(params=["whole", "small blocks", "gpu code"])
+@pytest.fixture(params=["whole", "small blocks", "filtered", "crowded", "gpu code"])
 def blocks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The joins in one block, in many, and by the code for a GPU (run by torch on the CPU)."""
+    """The joins in one block; in many; with a filter, also given up; by the code for a GPU (torch runs it on the CPU)."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param != "whole":
-            for name, size in (("BLOCK", 7), ("TILE", 5), ("LISTED", 2), ("COMPARED", 3)):
-                patch.setattr(vectors, name, size)
+            for module, name, size in SMALL:
+                patch.setattr(module, name, size)
+        if request.param in ("filtered", "crowded"):
+            patch.setattr(products, "FILTERED", 1)
+            patch.setattr(products, "CROWDED", 1 if request.param == "filtered" else 0.2)
         if request.param == "gpu code":
             if importlib.util.find_spec("torch") is None:
                 pytest.skip("torch is not installed")
-            patch.setattr(vectors, "gpu", lambda: "cpu")
+            patch.setattr(products, "gpu", lambda: "cpu")
         yield
 
 
 @pytest.mark.usefixtures("blocks")
 class TestEveryJoin:
     # The fixture holds for all examples of a test alike, so they need no fresh one each.
-    @settings(max_examples=120, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(corpora())
     def test_greedy(self, corpus: tuple[Vectors, float]) -> None:
         rows, threshold = corpus
@@ -109,7 +121,7 @@ class TestEveryJoin:
         assert drops == matches.greedy(vectors.pairs_within(rows, range(len(rows)), threshold), len(rows))
         assert all(drop.similarity == pytest.approx(cosine(rows[drop.index], rows[drop.matched])) for drop in drops)
 
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(corpora(), st.integers(0, 41))
     def test_shards(self, corpus: tuple[Vectors, float], cut: int) -> None:
         rows, threshold = corpus
@@ -119,7 +131,7 @@ class TestEveryJoin:
         assert listed(matches.Pairs.joined(shards)) == expected
         assert matches.greedy(matches.Pairs.joined(shards), len(rows)) == vectors.greedy(rows, threshold)
 
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(corpora(), st.integers(0, 41))
     def test_against(self, corpus: tuple[Vectors, float], cut: int) -> None:
         (rows, threshold), middle = corpus, len(corpus[0]) // 2
@@ -132,7 +144,7 @@ class TestEveryJoin:
         assert places(drops) == sorted(first.items())
         assert drops == matches.first(matches.Pairs.joined(parts))
 
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(corpora(), st.integers(0, 41))
     def test_appended_rows_change_no_earlier_fate(self, corpus: tuple[Vectors, float], cut: int) -> None:
         rows, threshold = corpus
@@ -149,7 +161,9 @@ def near_ties(n: int, threshold: float) -> Vectors:
     return np.asarray(rows, np.float32)
 
 
-def test_close_calls_at_the_real_width() -> None:
+@pytest.mark.parametrize("filtered_from", [1, 10**9])
+def test_close_calls_at_the_real_width(filtered_from: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "FILTERED", filtered_from)
     rows = near_ties(200, 0.7)
     exact = rows.astype(np.float64)
     exact /= np.linalg.norm(exact, axis=1, keepdims=True)
@@ -159,13 +173,30 @@ def test_close_calls_at_the_real_width() -> None:
     assert places(vectors.greedy(rows, 0.7)) == literal_greedy(rows, 0.7)
 
 
+def test_the_filter_rules_most_pairs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(5)
+    rows = (random.standard_normal((3000, 60)) @ random.standard_normal((60, 384))).astype(np.float32)
+    rows[1500:1600] = rows[:100]
+    joins = []
+
+    def join(left: Side, right: Side, threshold: float) -> _Join:
+        joins.append(_Join(left, right, threshold))
+        return joins[-1]
+
+    monkeypatch.setattr(vectors, "_Join", join)
+    whole = vectors.greedy(rows, 0.7)
+    monkeypatch.setattr(products, "FILTERED", 1)
+    assert vectors.greedy(rows, 0.7) == whole
+    assert joins[0].compared == 0 < joins[1].crowd < 0.01 * joins[1].compared
+
+
 def test_any_number_of_threads_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = near_ties(1500, 0.7)
+    rows = near_ties(1200, 0.7)
     found = []
-    for threads in (1, 2, 3, 70):
-        monkeypatch.setattr(vectors, "cores", lambda threads=threads: threads)
-        found.append((vectors.greedy(rows, 0.7), listed(vectors.pairs_within(rows, range(900, 1500), 0.7))))
-    assert found[0] == found[1] == found[2] == found[3]
+    for threads in (1, 2, 70):
+        monkeypatch.setattr(products, "cores", lambda threads=threads: threads)
+        found.append((vectors.greedy(rows, 0.7), listed(vectors.pairs_within(rows, range(700, 1200), 0.7))))
+    assert found[0] == found[1] == found[2]
     assert found[0][0]
 
 
