@@ -62,6 +62,8 @@ localrules:
 rule all:
     default_target: True
     input:
+        expand(rules.fetch_source.output, source=SOURCES),
+        expand(rules.fetch_benchmark.output, benchmark=sorted({*DECONTAMINATE, *BENCHMARKS})),
         rules.collect.output,
         rules.categorize.output,
         rules.reason.output,
