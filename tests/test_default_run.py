@@ -136,11 +136,11 @@ def test_one_changed_value_runs_the_same_stages_with_either_engine(small: Path, 
 @pytest.mark.parametrize(
     ("change", "first", "count"),
     [
-        ("collect.tfidf_threshold=0.55", "collect", 16),
-        ("score.coverage=0.9", "score", 13),
+        ("collect.tfidf_threshold=0.55", "collect", 17),
+        ("score.coverage=0.9", "score", 14),
         ("finetune.settings.learning_rate=0.001", "finetune-star1", 7),
         ("summarize.confidence=0.9", "summarize", 1),
-        ("prompt", "categorize", 15),
+        ("prompt", "categorize", 16),
     ],
 )
 def test_plans_agree_on_one_changed_value(small: Path, tmp_path: Path, change: str, first: str, count: int) -> None:
@@ -162,7 +162,7 @@ def test_mirror_preset_plans_the_whole_dag(tmp_path: Path, shared: Path) -> None
     run(tmp_path, "star1", "preset", "mirror", "--set", f"fetch.mirror={shared / 'sources'}")
     plans = json.loads(run(tmp_path, "star1", "plan", "--json"))
     assert plans["snakemake"] == plans["dvc"]
-    assert len(plans["dvc"]) == 34
+    assert len(plans["dvc"]) == 36
     assert "fetch_source-HarmBench" in plans["dvc"]
     assert "fetch_published-STAR_1" in plans["dvc"]
 

@@ -48,8 +48,8 @@ def error_lines(text: str) -> list[str]:
         ("  size: 160", "  sice: 160", "curate.sice: unknown key; expected one of size. Hint: did you mean size?"),
         ("  size: 160", "  size: lots", "curate.size: 'lots' (str); expected a valid integer."),
         (
-            "benchmarks: [strongreject, jbb, wildjailbreak, xstest]\n",
-            "benchmarks: [harmbench]\n",
+            "benchmarks: {strongreject: drop, jbb: drop, wildjailbreak: drop, xstest: drop}\n",
+            "benchmarks: {harmbench: drop}\n",
             "'harmbench', which nothing is called",
         ),
         ("path: bundled/sources/school.txt", "path: bundled/sources/scool.txt", "fetch.sources.school.path: no file"),

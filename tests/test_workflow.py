@@ -223,6 +223,15 @@ def test_edit_that_is_taken_back_leaves_nothing_to_do(project: Project) -> None:
     assert project.clean()
 
 
+@pytest.mark.parametrize("option", ["--until", "--omit-from"])
+def test_a_part_of_the_workflow_leaves_dvc_yaml_whole(project: Project, option: str) -> None:
+    before = (project.path / "dvc.yaml").read_text()
+    project.edit("params.yaml", "alpha: 0.1", "alpha: 0.3")
+    assert project.snakemake(option, "train" if option == "--until" else "summary") == ["results/models/a.txt"]
+    assert (project.path / "dvc.yaml").read_text() == before
+    assert project.plans() == (["summary"], ["summary"])
+
+
 def test_list_entry_added_to_params(project: Project) -> None:
     project.edit("params.yaml", "  b: {alpha: 0.2}", "  b: {alpha: 0.2}\n  c: {alpha: 0.2}")
     assert "star1 dvc-yaml" in project.run(

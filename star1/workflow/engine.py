@@ -52,7 +52,10 @@ def on_end(workflow: Any) -> None:
         return
     dag = workflow.dag
     fresh = [stage_name(job) for job in jobs(dag) if not dag.needrun(job) or dag.finished(job)]
-    if not workflow.dag_settings.targets:  # the whole DAG, so that dvc.yaml can be made from it
+    settings = workflow.dag_settings
+    if not (
+        settings.targets or settings.until or settings.omit_from
+    ):  # the whole DAG, so that dvc.yaml can be made from it
         dvcfile.write(dvcfile.text(workflow, dag))
     # In a process of its own: DVC's logging does not go together with Snakemake's.
     subprocess.run([sys.executable, "-m", "star1.cli", "sync", "--fresh", *fresh], check=False)
