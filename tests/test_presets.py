@@ -63,6 +63,13 @@ def test_a_mirror_that_lacks_a_file_names_it(project: Path) -> None:
     assert all("does fetch.mirror name the right folder?" in line for line in caught.value.lines)
 
 
+def test_corrected_changes_what_it_says_about_the_papers_collection(project: Path) -> None:
+    presets.apply("paper", [], project)
+    assert presets.apply("corrected", [], project) == ["fetch.sources.wildjailbreak.keep", "collect.ngram_survivor"]
+    values = yaml.safe_load(project.read_text())
+    assert values["collect"]["ngram_survivor"] == "first"
+
+
 def test_unknown_preset_and_broken_assignment(project: Path) -> None:
     with pytest.raises(SettingError, match=r"one of .*mirror"):
         presets.apply("miror", [], project)
