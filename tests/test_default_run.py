@@ -85,7 +85,7 @@ def clean(folder: Path) -> None:
     assert "up to date" in run(folder, "dvc", "status")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small run, from a clone without any artifact."""
     folder = tmp_path_factory.mktemp("small") / "project"
