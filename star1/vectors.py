@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ Vectors: TypeAlias = NDArray[np.float32]
 BLOCK, TILE = 1024, 4096
 # Rows of a product whose pairs are listed at a time, and pairs compared in float64 at a time (24 MB at 384 numbers each).
 LISTED, COMPARED = 64, 4096
+# Joins of at least this many rows on both sides look at so many numbers of each vector first, see `_Rows`.
+FILTERED, HEAD = 4096, 192
 
 
 @cache
@@ -43,10 +45,28 @@ def _libraries() -> Any:
     return ThreadpoolController()
 
 
+class _Rows(NamedTuple):
+    """Rows of length 1 (zeros stay), in float32.
+
+    Attributes:
+        unit: the rows `[n, d]`.
+        head: their numbers along the axes that tell most about all rows, and the length of the rest `[n, HEAD]`. The product
+            of two heads is at least that of the rows, so where it is too small, half of the work is saved. `None` without axes.
+    """
+
+    unit: Vectors
+    head: Vectors | None
+
+    def take(self, rows: slice | Indices) -> "_Rows":
+        """Some of the rows."""
+        return _Rows(self.unit[rows], None if self.head is None else self.head[rows])
+
+
 class _Side:
     """The vectors of one side of a join, with their float64 lengths (NaN for a vector of zeros: like none)."""
 
     def __init__(self, vectors: Vectors) -> None:
+        self.axes: Floats | None = None
         self.vectors = np.asarray(vectors, np.float32)
         self.lengths = np.empty(len(self.vectors))
         for start in range(0, len(self.vectors), TILE):
@@ -57,13 +77,31 @@ class _Side:
             raise InputError("vectors", f"row {row} holds a value that is not finite", "numbers only")
         self.lengths[self.lengths == 0] = np.nan
 
-    def unit(self, start: int, stop: int) -> Vectors:
-        """The rows `start` to `stop`, scaled to length 1 and rounded to float32; zeros stay."""
-        scaled = np.empty((stop - start, self.vectors.shape[1]), np.float32)
+    def main_axes(self) -> Floats:
+        """The axes, at right angles, along which a sample of the rows is longest `[d, HEAD - 1]`."""
+        chosen = slice(None, None, -(-len(self.vectors) // TILE))
+        sample = np.nan_to_num(self.vectors[chosen] / self.lengths[chosen, None])
+        axes: Floats = np.linalg.eigh(sample.T @ sample).eigenvectors[:, :-HEAD:-1]
+        return axes
+
+    def room(self, n: int) -> _Rows:
+        """Memory for rows."""
+        head = None if self.axes is None else np.empty((n, self.axes.shape[1] + 1), np.float32)
+        return _Rows(np.empty((n, self.vectors.shape[1]), np.float32), head)
+
+    def unit(self, start: int, stop: int) -> _Rows:
+        """The rows `start` to `stop`."""
+        rows = self.room(stop - start)
         for low in range(start, stop, TILE):
             part = slice(low, min(low + TILE, stop))
-            scaled[low - start : part.stop - start] = np.nan_to_num(self.vectors[part] / self.lengths[part, None])
-        return scaled
+            into = slice(low - start, part.stop - start)
+            scaled = np.nan_to_num(self.vectors[part] / self.lengths[part, None])
+            rows.unit[into] = scaled
+            if rows.head is not None and self.axes is not None:
+                along = scaled @ self.axes
+                rest = np.einsum("ij,ij->i", scaled, scaled) - np.einsum("ij,ij->i", along, along)
+                rows.head[into, :-1], rows.head[into, -1] = along, np.sqrt(np.maximum(rest, 0))
+        return rows
 
 
 class _Join:
@@ -78,13 +116,36 @@ class _Join:
         margin = (1.01 * left.vectors.shape[1] + 8) * 2.0**-24 + TIE
         self.possible, self.certain = threshold - margin, threshold + margin
         self.room = np.empty(BLOCK * max(BLOCK, TILE), np.float32)
+        if (
+            min(len(left.vectors), len(right.vectors)) >= FILTERED
+            and left.vectors.shape[1] >= 2 * HEAD
+            and gpu() is None
+        ):
+            with _libraries().limit(limits=1, user_api="blas"):
+                left.axes = right.axes = right.main_axes()
 
-    def products(self, left: Vectors, right: Vectors) -> tuple[Indices, Vectors]:
-        """The places of the left rows with a product that may reach the threshold, and all products of these rows."""
-        if not (len(left) and len(right)):
-            return np.zeros(0, np.int64), np.zeros((0, len(right)), np.float32)
+    def products(self, left: _Rows, right: _Rows) -> tuple[Indices, Vectors]:
+        """The places of the left rows with a product that may reach the threshold, and the products of these rows.
+
+        Those that cannot reach the threshold may be given as -2.
+        """
+        if not (len(left.unit) and len(right.unit)):
+            return np.zeros(0, np.int64), np.zeros((0, len(right.unit)), np.float32)
         if gpu() is not None:
-            return self._products_on_gpu(left, right)
+            return self._products_on_gpu(left.unit, right.unit)
+        if left.head is None or right.head is None:
+            return self._multiplied(left.unit, right.unit)
+        places, most = self._multiplied(left.head, right.head)
+        i, j = np.divmod(np.flatnonzero(most >= self.possible), len(right.unit))
+        # Where many are left, one by one would take longer.
+        if len(i) > most.size // 32:
+            again, near = self._multiplied(left.unit[places], right.unit)
+            return places[again], near
+        near = np.full(most.shape, -2, np.float32)
+        near[i, j] = np.einsum("ij,ij->i", left.unit[places[i]], right.unit[j])
+        return places, near
+
+    def _multiplied(self, left: Vectors, right: Vectors) -> tuple[Indices, Vectors]:
         # One piece of memory for all products: to get it anew each time takes longer than the product.
         product = self.room[: len(left) * len(right)].reshape(len(left), len(right))
         most = np.empty(len(left), np.float32)
@@ -138,13 +199,13 @@ class _Join:
             hit = cosines >= self.reaches
             yield Pairs(left[hit], right[hit], cosines[hit])
 
-    def first(self, block: Vectors, rows: Indices, units: Vectors, others: Indices) -> Indices:
+    def first(self, block: _Rows, rows: Indices, units: _Rows, others: Indices) -> Indices:
         """For each of `rows`, scaled in `block`, the place of the first of `others`, scaled in `units`, alike; or -1."""
         found = np.full(len(rows), -1)
         for start in range(0, len(others), TILE):
             open_ = np.flatnonzero(found < 0)
             tile = slice(start, start + TILE)
-            places, near = self.products(block[open_], units[tile])
+            places, near = self.products(block.take(open_), units.take(tile))
             alike = self.alike(near, rows[open_[places]], others[tile])
             hit = np.flatnonzero(alike.any(axis=1))
             found[open_[places[hit]]] = start + alike[hit].argmax(axis=1)
@@ -156,22 +217,25 @@ def greedy(vectors: Vectors, threshold: float) -> list[Drop]:
     side = _Side(vectors)
     join = _Join(side, side, threshold)
     # Only rows that stay are compared with, so they are laid side by side.
-    units, stays, count = np.empty_like(side.vectors), np.empty(len(vectors), np.int64), 0
+    units, stays, count = side.room(len(vectors)), np.empty(len(vectors), np.int64), 0
     matched, n = np.full(len(vectors), -1), len(vectors)
     for start in track(range(0, n, BLOCK), "compare vectors", -(-n // BLOCK), "blocks"):
         rows = np.arange(start, min(start + BLOCK, n))
         block = side.unit(start, start + len(rows))
-        found = join.first(block, rows, units[:count], stays[:count])
+        found = join.first(block, rows, units.take(slice(count)), stays[:count])
         matched[rows] = np.where(found < 0, -1, stays[found] if count else -1)
         left = np.flatnonzero(found < 0)
-        _within(join, block[left], rows[left], matched)
+        _within(join, block.take(left), rows[left], matched)
         left = left[matched[rows[left]] < 0]
-        units[count : count + len(left)], stays[count : count + len(left)] = block[left], rows[left]
+        for kept, new in zip(units, block.take(left), strict=True):
+            if kept is not None and new is not None:
+                kept[count : count + len(left)] = new
+        stays[count : count + len(left)] = rows[left]
         count += len(left)
     return _drops(join, matched)
 
 
-def _within(join: _Join, block: Vectors, rows: Indices, matched: Indices) -> None:
+def _within(join: _Join, block: _Rows, rows: Indices, matched: Indices) -> None:
     """Match, in `matched`, the rows of one block that are like an earlier one of it that stays."""
     places, near = join.products(block, block)
     alike = join.alike(near, rows[places], rows) & (np.arange(len(rows)) < places[:, None])
@@ -218,7 +282,7 @@ def _pairs(join: _Join, rows: range, lower: bool) -> Pairs:
         block, found = join.left.unit(start, start + len(left)), []
         for low in range(0, min(n, left[-1] + 1) if lower else n, TILE):
             others = np.arange(low, min(low + TILE, n))
-            places, near = join.products(block, units[low : low + TILE])
+            places, near = join.products(block, units.take(slice(low, low + TILE)))
             found += list(join.pairs(near, left[places], others, lower))
         tiles = Pairs.joined(found)
         order = np.lexsort((tiles.right, tiles.left))

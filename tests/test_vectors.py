@@ -83,11 +83,14 @@ def _planted(kind: str, other: Any, threshold: float, random: np.random.Generato
     return wanted * unit + np.sqrt(1 - wanted**2) * across / np.linalg.norm(across)
 
 
-@pytest.fixture(params=["whole", "small blocks", "gpu code"])
+@pytest.fixture(params=["whole", "heads first", "heads first, small blocks", "small blocks", "gpu code"])
 def blocks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The joins in one block, in many, and by the code for a GPU (run by torch on the CPU)."""
+    """The joins in one block, in many, by the code for many rows, and by that for a GPU (run by torch on the CPU)."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.param != "whole":
+        if "heads" in request.param:
+            patch.setattr(vectors, "FILTERED", 1)
+            patch.setattr(vectors, "HEAD", 4)
+        if request.param not in ("whole", "heads first"):
             for name, size in (("BLOCK", 7), ("TILE", 5), ("LISTED", 2), ("COMPARED", 3)):
                 patch.setattr(vectors, name, size)
         if request.param == "gpu code":
