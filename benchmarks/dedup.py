@@ -43,7 +43,7 @@ class Bench:
     folder: Path
     quick: bool
     data: Path | None
-    threads: int | None
+    threads: int
     failed: list[str] = field(default_factory=list)
 
     def size(self, full: int, quick: int) -> int:
@@ -63,7 +63,7 @@ class Bench:
         """Measure a job in a process of its own."""
         output = self.folder / f"{job.replace(' ', '-')}-{data.stem}.out.json"
         variables = {**os.environ, "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false", **environment}
-        if self.threads:
+        if self.threads:  # of all libraries in use
             names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
             variables |= dict.fromkeys(names, str(self.threads))
         command = [sys.executable, "-m", "benchmarks.contenders", job, str(data), str(output)]
@@ -80,6 +80,18 @@ class Bench:
         if one != other:
             self.failed.append(f"{what}: {len(set(one) ^ set(other))} of {len(set(one) | set(other))} rows differ")
 
+    def verdict(self, text: str, met: bool) -> str:
+        """A target and whether it is met, which a quick run cannot tell."""
+        return "" if self.quick else f"{text}: {'met' if met else 'MISSED'}"
+
+    def line(
+        self, name: str, figures: Figures, ours: Figures | None = None, target: float | None = None, note: str = ""
+    ) -> list[str]:
+        """A line of a table: a contender, and how many times ours it took."""
+        ratio = figures.cpu / max(ours.cpu, 1e-3) if ours else None
+        cells = [name, f"{figures.cpu:.2f}", f"{figures.over:,.0f}", f"{ratio:.1f}" if ratio else ""]
+        return [*cells, self.verdict(f">= {target:g}", ratio >= target) if ratio and target else "", note]
+
 
 def table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
     """Print a table as Markdown."""
@@ -95,20 +107,6 @@ def table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> 
 
 
 HEADER = ("", "CPU-s", "MB over base", "times ours", "target", "")
-
-
-def line(
-    name: str, figures: Figures, ours: Figures | None = None, target: float | None = None, note: str = ""
-) -> list[str]:
-    """A line of a table: a contender, and how many times ours it took."""
-    ratio = figures.cpu / max(ours.cpu, 1e-3) if ours else None
-    cells = [name, f"{figures.cpu:.2f}", f"{figures.over:,.0f}", f"{ratio:.1f}" if ratio else ""]
-    return [*cells, verdict(f">= {target:g}", ratio >= target) if ratio and target else "", note]
-
-
-def verdict(text: str, met: bool) -> str:
-    """A target and whether it is met."""
-    return f"{text}: {'met' if met else 'MISSED'}"
 
 
 def texts_of(bench: Bench) -> list[str]:
@@ -163,9 +161,13 @@ def tfidf(bench: Bench) -> None:
         for other in (way, best):
             bench.same(f"tfidf, {kind}", ours.result, other.result)
         lines = [
-            [*line("ours", ours)[:4], verdict("< 150 MB", ours.over < 150), f"{len(ours.result):,} rows kept"],
-            line("published way", way, ours, 40, "same rows"),
-            line("its matrix, best loop", best, ours, note="same rows"),
+            [
+                *bench.line("ours", ours)[:4],
+                bench.verdict("< 150 MB", ours.over < 150),
+                f"{len(ours.result):,} rows kept",
+            ],
+            bench.line("published way", way, ours, 40, "same rows"),
+            bench.line("its matrix, best loop", best, ours, note="same rows"),
         ]
         table(f"tfidf: self-join of {len(texts):,} {kind} prompts", HEADER, lines)
 
@@ -180,9 +182,9 @@ def vectors(bench: Bench) -> None:
         bench.failed.append(f"vectors: rows {sorted(wrong)[:5]} differ, and are not near the threshold")
     note = f"{len(differing)} rows differ, all within {UNDECIDED:g}" if differing else "same rows"
     lines = [
-        line("ours", ours, note=f"{len(ours.result):,} rows kept"),
-        line("published way", way, ours, 8, note),
-        line("its matrix, best loop", best, ours),
+        bench.line("ours", ours, note=f"{len(ours.result):,} rows kept"),
+        bench.line("published way", way, ours, 8, note),
+        bench.line("its matrix, best loop", best, ours),
     ]
     table(f"vectors: self-join of {len(found):,} vectors of 384", HEADER, lines)
 
@@ -206,9 +208,9 @@ def encode(bench: Bench) -> None:
             bench.failed.append(f"encode, {kind}: rows {sorted(wrong)[:5]} differ, and are not near the threshold")
         note = f"cosines differ by {difference:.1e} at most, {len(decisions[0] ^ decisions[1])} decisions"
         lines = [
-            line("ours", ours, note=f"{len(texts) / ours.cpu:,.0f} texts per CPU-s"),
-            line("ours, all in the cache", again, note="embeds 0"),
-            line(
+            bench.line("ours", ours, note=f"{len(texts) / ours.cpu:,.0f} texts per CPU-s"),
+            bench.line("ours, all in the cache", again, note="embeds 0"),
+            bench.line(
                 "sentence-transformers", library, ours, 2.5, f"{len(texts) / library.cpu:,.0f} texts per CPU-s; {note}"
             ),
         ]
@@ -221,12 +223,14 @@ def whole(bench: Bench) -> None:
     sources, tests = real_sets(bench) if bench.data else synthetic.sets(bench.size(8_000, 300))
     data = bench.put("whole", {"sources": sources, "tests": tests})
     ours = bench.run("collect", data)
-    lines = [line("ours", ours, note=f"{len(ours.result):,} rows kept")]
+    lines = [bench.line("ours", ours, note=f"{len(ours.result):,} rows kept")]
     if find_spec("sentence_transformers"):
         way = bench.run("published collect", data)
         one, other = ([tuple(row) for row in figures.result] for figures in (ours, way))
         bench.same("whole", one, other)
-        lines.append(line("published way", way, ours, 4, "same rows, same order" if one == other else "other rows"))
+        lines.append(
+            bench.line("published way", way, ours, 4, "same rows, same order" if one == other else "other rows")
+        )
     else:
         lines.append(["published way", *[""] * 4, "sentence_transformers is not installed"])
     kind, rows = "real" if bench.data else "synthetic", sum(len(texts) for _, _, texts in sources)
@@ -243,10 +247,17 @@ def scale(bench: Bench) -> None:
         ("steps 1 to 4 of 18 sources", "text steps", {"sources": sources, "tests": tests}),
     ):
         found = bench.run(job, bench.put(job.replace(" ", "-"), content))
-        limits = verdict("<= 120", found.cpu <= 120), f"{found.peak:,.0f}", verdict("<= 2,048", found.peak <= 2048)
+        limits = (
+            bench.verdict("<= 120", found.cpu <= 120),
+            f"{found.peak:,.0f}",
+            bench.verdict("<= 2,048", found.peak <= 2048),
+        )
         kept = f"{len(found.result):,} rows kept" if job != "joins" else ""
         lines.append([name, f"{found.cpu:.1f}", *limits, kept])
-    lines.append(["compiling the kernels, once", f"{compile_cost(bench):.1f}", "", "", "", "not in the lines above"])
+    if not bench.quick:
+        lines.append(
+            ["compiling the kernels, once", f"{compile_cost(bench):.1f}", "", "", "", "not in the lines above"]
+        )
     table(f"scale: {rows:,} synthetic prompts; memory of the whole process", header, lines)
 
 
@@ -259,7 +270,7 @@ def compile_cost(bench: Bench) -> float:
 
 def growth(bench: Bench) -> None:
     """CPU-seconds and memory by the number of rows."""
-    sizes = (300, 1_000, 2_000) if bench.quick else (10_000, 30_000, 100_000, 300_000, 530_000)
+    sizes = (300, 2_000) if bench.quick else (10_000, 30_000, 100_000, 300_000, 530_000)
     texts, most = synthetic.prompts(sizes[-1]), bench.size(100_000, 2_000)
     found = synthetic.vectors(most)
     lines: list[list[str]] = [[f"{size:,}"] for size in sizes]
@@ -295,7 +306,7 @@ def libraries(bench: Bench) -> None:
     data["vectors"] = bench.put("library-vectors", synthetic.vectors(rows))
     for join in data:
         ours = bench.run(join, data[join])
-        lines.append(line(f"{join}: ours", ours))
+        lines.append(bench.line(f"{join}: ours", ours))
         for _, job, module, name in (entry for entry in LIBRARIES if entry[0] == join):
             if find_spec(module) is None:
                 lines.append([f"{join}: {name}", *[""] * 4, "not installed"])
@@ -303,7 +314,9 @@ def libraries(bench: Bench) -> None:
             figures = bench.run(job, data[join])
             differing = len(set(figures.result) ^ set(ours.result))
             note = f"{differing} rows differ" if differing else "same rows"
-            lines.append([*line(f"{join}: {name}", figures, ours)[:4], verdict("> 1", figures.cpu > ours.cpu), note])
+            lines.append(
+                [*bench.line(f"{join}: {name}", figures, ours)[:4], bench.verdict("> 1", figures.cpu > ours.cpu), note]
+            )
     lines.append(["text-dedup", *[""] * 4, "not run: MinHash, SimHash and suffix arrays are other measures"])
     table(f"libraries: self-joins of {rows:,} rows", HEADER, lines)
 
@@ -321,7 +334,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="a few hundred rows: shows that it runs, measures nothing")
     parser.add_argument("--data", type=Path, help="real sets: a folder with train/*.jsonl and benchmarks/*.jsonl")
-    parser.add_argument("--threads", type=int, help="threads of every contender; by default, as it likes")
+    # Threads that wait for each other in busy loops would make CPU-seconds depend on what else the machine does.
+    parser.add_argument("--threads", type=int, default=1, help="of every contender, default 1; 0: as each likes")
     flags = parser.parse_args(arguments)
     if unknown := sorted({*flags.sections} - {*SECTIONS}):
         parser.error(f"section {unknown[0]!r}; expected one of {', '.join(SECTIONS)}")
