@@ -75,12 +75,13 @@ class _Side:
         if not np.isfinite(self.lengths).all():
             row = int(np.flatnonzero(~np.isfinite(self.lengths))[0])
             raise InputError("vectors", f"row {row} holds a value that is not finite", "numbers only")
+        self.scales = np.where(self.lengths == 0, 1, self.lengths)[:, None]
         self.lengths[self.lengths == 0] = np.nan
 
     def main_axes(self) -> Floats:
         """The axes, at right angles, along which a sample of the rows is longest `[d, HEAD - 1]`."""
         chosen = slice(None, None, -(-len(self.vectors) // TILE))
-        sample = np.nan_to_num(self.vectors[chosen] / self.lengths[chosen, None])
+        sample = self.vectors[chosen] / self.scales[chosen]
         axes: Floats = np.linalg.eigh(sample.T @ sample).eigenvectors[:, :-HEAD:-1]
         return axes
 
@@ -95,7 +96,7 @@ class _Side:
         for low in range(start, stop, TILE):
             part = slice(low, min(low + TILE, stop))
             into = slice(low - start, part.stop - start)
-            scaled = np.nan_to_num(self.vectors[part] / self.lengths[part, None])
+            scaled = self.vectors[part] / self.scales[part]
             rows.unit[into] = scaled
             if rows.head is not None and self.axes is not None:
                 along = scaled @ self.axes
@@ -184,7 +185,8 @@ class _Join:
         alike: NDArray[np.bool_] = near >= self.certain
         for start in range(0, len(near), LISTED):
             part = slice(start, start + LISTED)
-            i, j = np.nonzero((near[part] >= self.possible) & ~alike[part])
+            close = (near[part] >= self.possible) & ~alike[part]
+            i, j = np.divmod(np.flatnonzero(close), near.shape[1])
             alike[start + i, j] = self.cosines(rows[start + i], others[j]) >= self.reaches
         return alike
 
