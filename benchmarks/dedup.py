@@ -341,8 +341,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"section {unknown[0]!r}; expected one of {', '.join(SECTIONS)}")
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), flags.quick, flags.data, flags.threads)
-        # Compiles the kernels where no earlier process has.
-        bench.run("text steps", bench.put("first", {"sources": synthetic.sets(400)[0], "tests": []}))
+        if not bench.quick:  # compiles the kernels where no earlier process has
+            bench.run("text steps", bench.put("first", {"sources": synthetic.sets(400)[0], "tests": []}))
         for name in flags.sections or SECTIONS:
             SECTIONS[name](bench)
     if bench.failed:

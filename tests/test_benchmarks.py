@@ -11,6 +11,7 @@ from benchmarks import contenders, dedup, published, synthetic
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_quick_run() -> None:
     command = [sys.executable, "-m", "benchmarks.dedup", "--quick", "tfidf", "vectors", "scale", "growth"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
