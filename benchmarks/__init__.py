@@ -1,0 +1,1 @@
+"""What the parts of the pipeline cost, measured beside other ways to the same result."""

@@ -1,0 +1,53 @@
+"""The benchmark of the joins runs, its contenders agree, and it says so when they do not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import contenders, dedup, published, synthetic
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+def test_quick_run() -> None:
+    command = [sys.executable, "-m", "benchmarks.dedup", "--quick", "tfidf", "vectors", "scale", "growth"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    titles = [line.split(":")[0] for line in done.stdout.splitlines() if line.startswith("### ")]
+    assert titles == ["### tfidf", "### vectors", "### scale", "### growth"]
+    assert done.stdout.count("published way") == 2
+    assert done.stdout.count("same rows") == 3
+    assert "MISSED" not in done.stdout  # a quick run measures nothing
+
+
+def test_every_way_to_tfidf_keeps_the_same_rows() -> None:
+    texts = synthetic.prompts(400)
+    ours = contenders.our_tfidf(texts)
+    assert 200 < len(ours) < 380
+    assert ours == published.self_tfidf(texts, 0.6) == contenders.masked_tfidf(texts) == contenders.scipy_tfidf(texts)
+
+
+def test_every_way_to_vectors_keeps_the_same_rows() -> None:
+    found = synthetic.vectors(400)
+    ours = contenders.our_vectors(found)
+    assert 200 < len(ours) < 380
+    assert ours == published.self_embedding(found, 0.7) == contenders.masked_vectors(found)
+
+
+def test_input_is_the_same_each_time() -> None:
+    vectors = synthetic.vectors(50)
+    assert (vectors == synthetic.vectors(50)).all()
+    assert synthetic.prompts(50) == synthetic.prompts(50)
+
+
+def test_ways_that_differ_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(bench: dedup.Bench) -> None:
+        bench.same("one", [1, 2, 3], [1, 2])
+
+    monkeypatch.setattr(dedup.Bench, "run", lambda *_, **__: None)
+    monkeypatch.setitem(dedup.SECTIONS, "tfidf", other)
+    with pytest.raises(SystemExit, match="one: 1 of 3 rows differ"):
+        dedup.main(["--quick", "tfidf"])
