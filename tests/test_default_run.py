@@ -23,7 +23,7 @@ SMALL = [
     "generate.sampling.max_tokens=48",
     "judge.prompts.cut_off=judged",
 ]
-# The tests on the small run go to one worker, so that it is made once.
+# A module goes to one worker, so the small run is made once.
 STAGES_AFTER_CURATE = {
     "curate",
     "screen",
@@ -97,7 +97,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("small")
 def test_small_run_end_to_end(small: Path) -> None:
     clean(small)
     assert "Nothing to be done" in run(small, "snakemake")
@@ -117,7 +116,6 @@ def test_small_run_end_to_end(small: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("small")
 def test_one_changed_value_runs_the_same_stages_with_either_engine(small: Path, tmp_path: Path) -> None:
     folders = [tmp_path / "snakemake", tmp_path / "dvc"]
     commands = [["snakemake", "--quiet", "rules", "host", "reason"], ["dvc", "repro", "--no-run-cache"]]
@@ -132,7 +130,6 @@ def test_one_changed_value_runs_the_same_stages_with_either_engine(small: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("small")
 @pytest.mark.parametrize(
     ("change", "first", "count"),
     [
