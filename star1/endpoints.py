@@ -34,7 +34,10 @@ class Endpoint(BaseModel):
         label: name under which replies are kept and verdicts are reported.
         base_url: address up to and with the version part; None is the provider's own.
         key: name of the environment variable that holds the key, never the key; None where no key is needed.
-        slots: requests in flight at a time.
+        slots: requests in flight at a time, at most: a busy endpoint is asked less at a time.
+        requests_per_minute: the endpoint's limit, kept on our side; None where there is none.
+        tokens_per_minute: the same for prompts and replies together.
+        max_wait_s: longest wait that an endpoint may ask for; a longer one ends the run, to be started again later [s].
         timeout_s: longest wait for one reply [s].
         rows: path of the published rows; `replay` only.
         retries: further attempts after the first, for faults that pass.
@@ -48,6 +51,9 @@ class Endpoint(BaseModel):
     base_url: str | None = None
     key: str | None = None
     slots: int = Field(default=8, ge=1, le=1024)
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    max_wait_s: float = Field(default=120.0, gt=0)
     timeout_s: float = Field(default=600.0, gt=0)
     rows: str | None = None
     retries: int = Field(default=5, ge=0, le=20)

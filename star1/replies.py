@@ -69,6 +69,14 @@ def reply_key(
     return hashlib.sha256(canonical).hexdigest()
 
 
+def usage_tokens(usage: object) -> tuple[int, int] | None:
+    """Tokens of prompt and reply in a server's `usage`; None where it does not tell them."""
+    if not isinstance(usage, dict):
+        return None
+    prompt, reply = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    return (prompt, reply) if type(prompt) is int and type(reply) is int and min(prompt, reply) >= 0 else None
+
+
 class Store:
     """One stage's replies on disk, open for one writer.
 
