@@ -10,6 +10,7 @@ from pathlib import Path
 from star1.endpoints import Endpoint, Sampling, read_settings
 from star1.errors import CoverageError, Star1Error
 from star1.faults import HINTS
+from star1.ledger import usd_spent
 from star1.llm import Client
 from star1.parsing import ReplyError
 from star1.progress import Progress
@@ -24,6 +25,15 @@ class Calls:
     endpoint: Endpoint
     sampling: Sampling
     replies: Path
+
+    def store(self) -> Store:
+        """The stage's store, open for writing."""
+        return Store(self.replies, self.endpoint.secret())
+
+    def client(self, store: Store) -> Client:
+        """Who asks."""
+        spent = 0.0 if self.endpoint.max_usd is None else usd_spent(self.endpoint, self.replies.parent)
+        return Client(self.endpoint, self.sampling, store, spent)
 
 
 @dataclass(frozen=True)
@@ -142,8 +152,8 @@ def ask_rows(
         CallError: the endpoint cannot go on; replies that came are kept.
         InputError: the store is in use.
     """
-    with Store(calls.replies, calls.endpoint.secret()) as store:
-        client = Client(calls.endpoint, calls.sampling, store)
+    with calls.store() as store:
+        client = calls.client(store)
         results = asyncio.run(_go_through(stage, rows, handle, client))
         return Outcome(
             stage=stage,

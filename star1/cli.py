@@ -111,11 +111,13 @@ def pin(args: argparse.Namespace) -> None:
 def ledger(args: argparse.Namespace) -> None:
     """Look after the stores of model replies."""
     from star1 import ledger as stored
+    from star1 import params
     from star1.workflow import sync
 
     chosen = stored.stores(args.stages)
     if args.what == "status":
-        told = stored.status(chosen)
+        endpoints = params.Params.model_validate(params.load()).llm.endpoints.values()
+        told = stored.status(chosen, {(one.label, one.model): one.price for one in endpoints if one.price})
     elif args.what == "verify":
         found = [stored.verify(stage, path) for stage, path in chosen.items()]
         told = [line for lines, _ in found for line in lines]
@@ -128,6 +130,16 @@ def ledger(args: argparse.Namespace) -> None:
         say(line)
     if args.what == "verify" and not all(whole for _, whole in found):
         sys.exit(1)
+
+
+def estimate(args: argparse.Namespace) -> None:
+    """Print what the stages with model calls will still cost."""
+    from star1 import estimate as costs
+    from star1 import params
+
+    values = params.Params.model_validate(params.load())
+    for line in costs.table(costs.estimates(values, args.stages)):
+        say(line)
 
 
 def show(_: argparse.Namespace) -> None:
@@ -187,6 +199,9 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("import-published", help="fetch the released data sets and check their digests")
     command.add_argument("names", nargs="*", help="STAR-1, STAR-41K, STAR-benign-915; none means all")
     command.set_defaults(do=import_published)
+    command = commands.add_parser("estimate", help="calls, tokens, money and hours that model calls will still take")
+    command.add_argument("stages", nargs="*", help="such as reason or judge-tiny; none means all")
+    command.set_defaults(do=estimate)
     command = commands.add_parser("ledger", help="the stored model replies: what is there, whether it can be read")
     command.set_defaults(do=ledger)
     kinds = command.add_subparsers(dest="what", required=True, metavar="WHAT")

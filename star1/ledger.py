@@ -4,14 +4,16 @@ import functools
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from star1.endpoints import Endpoint
 from star1.errors import InputError
+from star1.prices import Price
 from star1.records import Row, write_rows
 from star1.replies import Reply, Store, usage_tokens
 from star1.segments import Block, Place, is_zipped, lines, segments
@@ -112,23 +114,45 @@ def uses(stage: str, path: Path) -> list[Use]:
     return list(found.values())
 
 
+def usd_spent(endpoint: Endpoint, folder: Path) -> float:
+    """What all replies in a folder of stores that came from an endpoint's model under its label cost [USD]."""
+    found = [use for stage, path in stores(folder=folder).items() for use in uses(stage, path)]
+    own = [use for use in found if (use.label, use.model) == (endpoint.label, endpoint.model)]
+    price = endpoint.price
+    return sum(price.cost(use.prompt_tokens, use.reply_tokens) for use in own) if price else 0.0
+
+
 def size(path: Path) -> int:
     """What a store takes on disk [bytes]."""
     return sum(one.stat().st_size for one in (path, *segments(path)) if one.exists())
 
 
-def status(chosen: dict[str, Path]) -> list[str]:
-    """A table of what each stage had from each model, and what that takes on disk."""
-    rows = [("stage", "role", "label", "model", "replies", "tokens in", "tokens out", "without a reply")]
+def status(chosen: dict[str, Path], prices: Mapping[tuple[str, str], Price]) -> list[str]:
+    """A table of what each stage had from each model, and what that cost and takes on disk.
+
+    Args:
+        chosen: the stores.
+        prices: by label and model.
+    """
+    rows = [("stage", "role", "label", "model", "replies", "tokens in", "tokens out", "USD", "without a reply")]
+    total = 0.0
     for stage, path in chosen.items():
         for use in uses(stage, path):
             failed = ", ".join(f"{reason} {count}" for reason, count in use.failed.most_common())
-            counts = (f"{use.answered:,}", f"{use.prompt_tokens:,}", f"{use.reply_tokens:,}")
+            price = prices.get((use.label, use.model))
+            cost = price.cost(use.prompt_tokens, use.reply_tokens) if price else 0.0
+            total += cost
+            told_cost = f"{cost:,.2f}" if price else "-"
+            counts = (f"{use.answered:,}", f"{use.prompt_tokens:,}", f"{use.reply_tokens:,}", told_cost)
             untold = f"{use.uncounted:,} replies without a count of tokens" if use.uncounted else ""
             rows.append((stage, use.role, use.label, use.model, *counts, "; ".join(filter(None, [failed, untold]))))
     sizes = {stage: size(path) for stage, path in chosen.items()}
     told = ", ".join(f"{stage} {count:,}" for stage, count in sizes.items())
-    return [*columns(rows), f"bytes: {told}" if told else "no replies", f"total: {sum(sizes.values()):,} bytes"]
+    return [
+        *columns(rows),
+        f"bytes: {told}" if told else "no replies",
+        f"total: {total:,.2f} USD, {sum(sizes.values()):,} bytes",
+    ]
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -1,6 +1,7 @@
 """The one way to ask a language model: every reply is kept before it is used, and none is asked for twice."""
 
 import asyncio
+import functools
 import itertools
 import random
 import sys
@@ -8,14 +9,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from star1.endpoints import Endpoint, Sampling, connect, redact
 from star1.errors import CallError
 from star1.faults import HINTS, Body, FaultError, connection_fault, read_body, status_fault
 from star1.gate import Gate, Ticket
 from star1.parsing import NoReplyError, Parsed, ReplyError
+from star1.prices import Budget
 from star1.replies import Reply, Store, reply_key, usage_tokens
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 T = TypeVar("T")
 
@@ -69,27 +74,37 @@ def user_request(item: str, role: str, text: str, template: str) -> Request:
 class Client:
     """Asks one endpoint, through one store.
 
+    Args:
+        endpoint: who is asked.
+        sampling: how replies are sampled.
+        store: where they are kept.
+        spent: what was spent at the endpoint before [USD].
+
     Attributes:
         asked: requests sent (a retry is not counted again).
         answered: requests answered without sending: from the store, or by an equal one on its way.
         readings: how replies were read, by count.
     """
 
-    def __init__(self, endpoint: Endpoint, sampling: Sampling, store: Store) -> None:
+    def __init__(self, endpoint: Endpoint, sampling: Sampling, store: Store, spent: float = 0.0) -> None:
         self.endpoint, self.store = endpoint, store
         self.sampling, self.samples = sampling.sent(), sampling.samples
         self.asked = self.answered = 0
         self.readings: Counter[str] = Counter()
         self._identity = endpoint.identity()
         self._secret = endpoint.secret()
-        self._api = connect(endpoint)
         limits = (endpoint.requests_per_minute, endpoint.tokens_per_minute)
         self._gate = Gate(endpoint.slots, *limits, pause_s=BACKOFF_S, longest_pause_s=endpoint.max_wait_s)
         self._on_their_way: dict[str, asyncio.Future[Reply]] = {}
         self._exchanges: set[asyncio.Task[Reply]] = set()
         self._works = False
         self._replies = self._reply_tokens = 0
+        self._budget = Budget(endpoint.price, endpoint.max_usd, spent)
         self._same_faults = ("", 0)
+
+    @functools.cached_property
+    def _api(self) -> "AsyncOpenAI":
+        return connect(self.endpoint)
 
     async def close(self) -> None:
         """Wait for the replies that are on their way, which may have to be paid for, and close the connections."""
@@ -99,7 +114,13 @@ class Client:
                 told = f"waiting for {len(late)} replies on their way, to keep them; interrupt to give them up"
                 print(told, file=sys.stderr, flush=True)  # noqa: T201
         await asyncio.gather(*self._exchanges, return_exceptions=True)
-        await self._api.close()
+        if "_api" in self.__dict__:
+            await self._api.close()
+
+    def key(self, request: Request) -> str:
+        """Under which a reply to `request` is kept."""
+        form, sample = request.response_format, request.sample
+        return reply_key(self._identity, request.messages, self.sampling, request.template, form, sample)
 
     async def ask(self, request: Request) -> Reply:
         """The reply to `request`: from the store if it is there, else from the endpoint.
@@ -108,14 +129,7 @@ class Client:
             NoReplyError: this request got no reply; others may.
             CallError: the endpoint cannot go on.
         """
-        key = reply_key(
-            self._identity,
-            request.messages,
-            self.sampling,
-            request.template,
-            request.response_format,
-            request.sample,
-        )
+        key = self.key(request)
         if (kept := self.store.get(key)) is not None:
             self.answered, self._works = self.answered + 1, True
             return kept
@@ -192,9 +206,10 @@ class Client:
         self.asked += 1
         failed = 0
         for attempt in itertools.count():
-            ticket = await self._gate.enter(self._foreseen(request))
+            foreseen = self._foreseen(request)
+            ticket = await self._gate.enter(sum(foreseen))
             try:
-                reply = await self._exchange(key, request, attempt, ticket)
+                reply = await self._exchange(key, request, attempt, ticket, self._reserve(ticket, foreseen))
             except FaultError as fault:
                 self._keep_fault(key, request, attempt, fault)
                 failed += fault.reason != "rate_limit"  # no fault of the row, and none that it has to pay for
@@ -209,28 +224,39 @@ class Client:
                 return reply
         raise AssertionError("the last attempt returns or raises")
 
-    def _foreseen(self, request: Request) -> int:
+    def _foreseen(self, request: Request) -> tuple[int, int]:
         """What a request will use, by estimate: its length, and as long a reply as they were so far [tokens]."""
         prompt = sum(len(turn["content"]) for turn in request.messages) // CHARACTERS_PER_TOKEN
-        return prompt + (self._reply_tokens // self._replies if self._replies else 0)
+        return prompt, self._reply_tokens // self._replies if self._replies else 0
 
-    async def _exchange(self, key: str, request: Request, attempt: int, ticket: Ticket) -> Reply:
+    def _reserve(self, ticket: Ticket, foreseen: tuple[int, int]) -> float:
+        """Set aside what a request will cost; end the run where that is more than is left [USD]."""
+        if (reserved := self._budget.reserve(*foreseen)) is None:
+            self._gate.leave(ticket, 0)
+            found = f"{self._budget.spent:.2f} USD are spent, and the next request would pass the limit"
+            expected = f"at most {self.endpoint.max_usd:g} USD (the endpoint's max_usd)"
+            hint = "raise max_usd and start the stage again; replies that came are kept"
+            raise CallError(self._where(), found, expected, hint)
+        return reserved
+
+    async def _exchange(self, key: str, request: Request, attempt: int, ticket: Ticket, reserved: float) -> Reply:
         """One attempt, which goes on to its end and into the store even where nobody waits for it any more."""
-        task = asyncio.create_task(self._send(key, request, attempt, ticket))
+        task = asyncio.create_task(self._send(key, request, attempt, ticket, reserved))
         self._exchanges.add(task)
         task.add_done_callback(self._exchanges.discard)
         return await asyncio.shield(task)
 
-    async def _send(self, key: str, request: Request, attempt: int, ticket: Ticket) -> Reply:
-        started, used = time.monotonic(), None
+    async def _send(self, key: str, request: Request, attempt: int, ticket: Ticket, reserved: float) -> Reply:
+        started, used, answered = time.monotonic(), None, False
         try:
             body = read_body(await self._post(request))
-            used = self._used(body)
+            used, answered = self._used(body), True
         except FaultError as fault:
             self._heed(ticket, fault)  # before the slot is free: the next request is to know of it
             raise
         finally:
-            self._gate.leave(ticket, used)
+            self._gate.leave(ticket, None if used is None else sum(used))
+            self._budget.settle(reserved, used, answered)
         note = "endpoint" if self.endpoint.provider == "openai" else body.fingerprint
         self.store.keep(
             {
@@ -245,12 +271,11 @@ class Client:
         # What is used is what the next run will find: a reply that echoes the key is kept without it.
         return self.store.get(key) or body.reply
 
-    def _used(self, body: Body) -> int | None:
+    def _used(self, body: Body) -> tuple[int, int] | None:
         """What a request used [tokens], as the endpoint counts; None where it does not say."""
-        if (tokens := usage_tokens(body.usage)) is None:
-            return None
-        self._replies, self._reply_tokens = self._replies + 1, self._reply_tokens + tokens[1]
-        return sum(tokens)
+        if tokens := usage_tokens(body.usage):
+            self._replies, self._reply_tokens = self._replies + 1, self._reply_tokens + tokens[1]
+        return tokens
 
     async def _post(self, request: Request) -> bytes:
         import httpx2

@@ -91,13 +91,24 @@ class Store:
     Args:
         path: the file; made when missing.
         secret: a key that must never reach the disk.
+        look: only to read, also beside a writer; nothing is made or changed.
 
     Raises:
         InputError: another process is writing to the file.
     """
 
-    def __init__(self, path: str | Path, secret: str | None = None) -> None:
+    def __init__(self, path: str | Path, secret: str | None = None, look: bool = False) -> None:
         self.path = Path(path)
+        self.bad_lines = 0
+        self._places: dict[str, Place] = {}
+        self._block = functools.lru_cache(maxsize=BLOCKS)(Block.read)
+        if look:
+            self._fd = os.open(self.path if self.path.exists() else os.devnull, os.O_RDONLY)
+            self._index()
+        else:
+            self._open(secret)
+
+    def _open(self, secret: str | None) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _part_from_cache(self.path)
         # orjson escapes quotes and backslashes, so the bytes to look for are those of the key inside a JSON string.
@@ -105,9 +116,6 @@ class Store:
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             self._lock()
-            self.bad_lines = 0
-            self._places: dict[str, Place] = {}
-            self._block = functools.lru_cache(maxsize=BLOCKS)(Block.read)
             self._size = self._cut_torn_tail()
             if is_zipped(self.path):
                 self._empty()
@@ -176,7 +184,8 @@ class Store:
     def close(self) -> None:
         """Bring everything to the disk and let the next writer in."""
         if self._fd >= 0:
-            os.fdatasync(self._fd)
+            if fcntl.fcntl(self._fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+                os.fdatasync(self._fd)
             os.close(self._fd)
             self._fd = -1
 

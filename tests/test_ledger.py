@@ -11,6 +11,7 @@ import pytest
 
 from star1 import cli, ledger, segments
 from star1.errors import InputError
+from star1.prices import Price
 from star1.records import read_rows
 from star1.replies import Reply, Store
 
@@ -147,12 +148,12 @@ def test_status_counts_what_the_lines_say(tmp_path: Path) -> None:
     with Store(path) as store:
         store.compact()
         store.keep({"key": key(9), "role": "repair", "label": "m", "model": "m-1", "usage": None}, Reply("x"))
-    told = "\n".join(ledger.status(ledger.stores(folder=tmp_path)))
-    assert ["reason", "reason", "m", "m-1", "3", "30", "6", "rate_limit", "3"] in [
+    told = "\n".join(ledger.status(ledger.stores(folder=tmp_path), {("m", "m-1"): Price(input=1000, output=5000)}))
+    assert ["reason", "reason", "m", "m-1", "3", "30", "6", "0.06", "rate_limit", "3"] in [
         line.split() for line in told.splitlines()
     ]
     assert "1 replies without a count of tokens" in told
-    assert f"total: {sum(one.stat().st_size for one in tmp_path.iterdir()):,} bytes" in told
+    assert f"total: 0.06 USD, {sum(one.stat().st_size for one in tmp_path.iterdir()):,} bytes" in told
 
 
 def test_export_gives_each_reply_that_is_served_once(tmp_path: Path) -> None:

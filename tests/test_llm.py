@@ -222,7 +222,7 @@ def test_requests_a_minute_are_kept_and_slots_shrink_on_503(tmp_path: Path) -> N
         found, _ = ask_all(remote(served, requests_per_minute=1200), tmp_path / "r.jsonl", [str(n) for n in range(8)])
         assert all(isinstance(reply, Reply) for reply in found)
         assert len(times) == 9
-    assert times[-1] - times[0] >= 0.95 * 8 * 60 / 1200
+    assert times[-1] - times[0] >= 0.8 * 8 * 60 / 1200
     found, client = ask_all(remote(served, requests_per_minute=1), tmp_path / "r.jsonl", [str(n) for n in range(8)])
     assert client.asked == 0
 
