@@ -4,7 +4,6 @@ import asyncio
 import functools
 import itertools
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from star1.endpoints import Endpoint, Sampling, connect, redact
-from star1.errors import CallError
+from star1.errors import CallError, tell
 from star1.faults import HINTS, Body, FaultError, connection_fault, read_body, status_fault
 from star1.gate import Gate, Ticket
 from star1.parsing import NoReplyError, Parsed, ReplyError
@@ -111,11 +110,15 @@ class Client:
         if self._exchanges:
             _, late = await asyncio.wait(self._exchanges, timeout=TELL_AFTER_S)
             if late:
-                told = f"waiting for {len(late)} replies on their way, to keep them; interrupt to give them up"
-                print(told, file=sys.stderr, flush=True)  # noqa: T201
+                tell(f"waiting for {len(late)} replies on their way, to keep them; interrupt to give them up")
         await asyncio.gather(*self._exchanges, return_exceptions=True)
         if "_api" in self.__dict__:
             await self._api.close()
+
+    def give_up(self) -> None:
+        """Wait no longer for the replies that are on their way."""
+        for exchange in self._exchanges:
+            exchange.cancel()
 
     def key(self, request: Request) -> str:
         """Under which a reply to `request` is kept."""
@@ -361,7 +364,7 @@ class Client:
             pause = self._gate.refused(ticket, wait)
             if self._gate.episode > episode and pause >= TELL_AFTER_S:
                 told = f"{fault.reason}: waiting for {pause:.0f} s, then {int(self._gate.limit)} requests at a time"
-                print(told, file=sys.stderr, flush=True)  # noqa: T201
+                tell(told)
             return
         if fault.status == 503:
             self._gate.strained(ticket)

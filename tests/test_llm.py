@@ -467,6 +467,9 @@ def test_a_missing_key_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> No
         {"rows": "rows.json"},
         {"provider": "replay", "label": "replay"},
         {"slots": 0},
+        {"requests_per_minute": 0},
+        {"max_usd": 1},
+        {"price": {"input": 1}},
         {"unknown": 1},
     ],
 )
