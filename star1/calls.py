@@ -2,14 +2,18 @@
 
 import argparse
 import asyncio
+import contextlib
+import signal
+import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from star1.endpoints import Endpoint, Sampling, read_settings
-from star1.errors import CoverageError, Star1Error
+from star1.errors import CoverageError, Star1Error, StoppedError
 from star1.faults import HINTS
+from star1.ledger import usd_spent
 from star1.llm import Client
 from star1.parsing import ReplyError
 from star1.progress import Progress
@@ -24,6 +28,15 @@ class Calls:
     endpoint: Endpoint
     sampling: Sampling
     replies: Path
+
+    def store(self) -> Store:
+        """The stage's store, open for writing."""
+        return Store(self.replies, self.endpoint.secret())
+
+    def client(self, store: Store) -> Client:
+        """Who asks."""
+        spent = 0.0 if self.endpoint.max_usd is None else usd_spent(self.endpoint, self.replies.parent)
+        return Client(self.endpoint, self.sampling, store, spent)
 
 
 @dataclass(frozen=True)
@@ -140,10 +153,12 @@ def ask_rows(
 
     Raises:
         CallError: the endpoint cannot go on; replies that came are kept.
+        StoppedError: SIGTERM or Ctrl-C; no more rows were taken, and replies on their way were waited for. A second
+            signal gives those up.
         InputError: the store is in use.
     """
-    with Store(calls.replies, calls.endpoint.secret()) as store:
-        client = Client(calls.endpoint, calls.sampling, store)
+    with calls.store() as store:
+        client = calls.client(store)
         results = asyncio.run(_go_through(stage, rows, handle, client))
         return Outcome(
             stage=stage,
@@ -167,6 +182,7 @@ async def _go_through(
     results: list[Row | ReplyError] = [{}] * len(rows)
     waiting = iter(enumerate(rows))
     progress = Progress(stage, len(rows))
+    taking = True
 
     async def work() -> None:
         for place, row in waiting:
@@ -176,17 +192,44 @@ async def _go_through(
                 results[place] = error
             progress.add()
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(client.endpoint.slots, len(rows))):
-                group.create_task(work())
-    except* (Star1Error, OSError) as errors:
-        # One endpoint, one fault: the first says what all the others would.
-        raise errors.exceptions[0] from None
-    finally:
-        progress.close()
-        await client.close()
+    async def stopped(number: int) -> None:
+        raise StoppedError(stage, number)
+
+    def stop(number: int) -> None:
+        nonlocal taking
+        if taking:
+            taking = False
+            group.create_task(stopped(number))
+        else:
+            client.give_up()
+
+    with _signals(stop):
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(client.endpoint.slots, len(rows))):
+                    group.create_task(work())
+        except* (Star1Error, OSError) as errors:
+            # One endpoint, one fault: the first says what all the others would.
+            raise errors.exceptions[0] from None
+        finally:
+            taking = False
+            progress.close()
+            await client.close()
     return results
+
+
+@contextlib.contextmanager
+def _signals(handle: Callable[[int], None]) -> Iterator[None]:
+    """Give SIGTERM and Ctrl-C to `handle`, in the running loop; other threads than the main one get no signals."""
+    loop = asyncio.get_running_loop()
+    heard = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+    for number in heard:
+        loop.add_signal_handler(number, handle, number)
+    try:
+        yield
+    finally:
+        for number in heard:
+            loop.remove_signal_handler(number)
 
 
 def settle(outcome: Outcome, output: Path, quarantine: Path, coverage: float) -> str:

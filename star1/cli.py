@@ -19,6 +19,13 @@ PLACES = [
     ("logs", "logs/"),
 ]
 
+LEDGER = {
+    "status": "replies, failures by reason, tokens and bytes of each stage",
+    "verify": "read every line; exit status 1 when one is damaged",
+    "export": "the replies that runs find, sorted by key, into one file",
+    "compact": "zip what is there; runs read it as before",
+}
+
 
 def dvc_yaml(args: argparse.Namespace) -> None:
     """Generate dvc.yaml from the rules, or check that it is in step."""
@@ -101,6 +108,40 @@ def pin(args: argparse.Namespace) -> None:
     say(f"pin: {len(lines)} entries {'written to params.yaml' if args.write else 'looked at; --write records them'}")
 
 
+def ledger(args: argparse.Namespace) -> None:
+    """Look after the stores of model replies."""
+    from star1 import ledger as stored
+    from star1 import params
+    from star1.workflow import sync
+
+    chosen = stored.stores(args.stages)
+    if args.what == "status":
+        endpoints = params.Params.model_validate(params.load()).llm.endpoints.values()
+        told = stored.status(chosen, {(one.label, one.model): one.price for one in endpoints if one.price})
+    elif args.what == "verify":
+        found = [stored.verify(stage, path) for stage, path in chosen.items()]
+        told = [line for lines, _ in found for line in lines]
+    elif args.what == "export":
+        told = [f"{args.file}: {stored.export(chosen, args.file):,} replies"]
+    else:
+        told = [stored.compact(stage, path) for stage, path in chosen.items()]
+        told += ["data/replies.dvc: written"] if sync.track_replies() else []
+    for line in told:
+        say(line)
+    if args.what == "verify" and not all(whole for _, whole in found):
+        sys.exit(1)
+
+
+def estimate(args: argparse.Namespace) -> None:
+    """Print what the stages with model calls will still cost."""
+    from star1 import estimate as costs
+    from star1 import params
+
+    values = params.Params.model_validate(params.load())
+    for line in costs.table(costs.estimates(values, args.stages)):
+        say(line)
+
+
 def show(_: argparse.Namespace) -> None:
     """Print the tables and say where everything lies."""
     table = Path("results/tables/main.md")
@@ -158,6 +199,17 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("import-published", help="fetch the released data sets and check their digests")
     command.add_argument("names", nargs="*", help="STAR-1, STAR-41K, STAR-benign-915; none means all")
     command.set_defaults(do=import_published)
+    command = commands.add_parser("estimate", help="calls, tokens, money and hours that model calls will still take")
+    command.add_argument("stages", nargs="*", help="such as reason or judge-tiny; none means all")
+    command.set_defaults(do=estimate)
+    command = commands.add_parser("ledger", help="the stored model replies: what is there, whether it can be read")
+    command.set_defaults(do=ledger)
+    kinds = command.add_subparsers(dest="what", required=True, metavar="WHAT")
+    for what, told in LEDGER.items():
+        kind = kinds.add_parser(what, help=told)
+        if what == "export":
+            kind.add_argument("file", type=Path, help="where to write them, JSON Lines")
+        kind.add_argument("stages", nargs="*", help="stores such as reason or judge-tiny; none means all")
     command = commands.add_parser("show", help="print the tables of the last run and where everything lies")
     command.set_defaults(do=show)
     return root

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from star1.errors import SettingError
+from star1.prices import Price
 from star1.records import file_digest
 
 if TYPE_CHECKING:
@@ -34,7 +35,12 @@ class Endpoint(BaseModel):
         label: name under which replies are kept and verdicts are reported.
         base_url: address up to and with the version part; None is the provider's own.
         key: name of the environment variable that holds the key, never the key; None where no key is needed.
-        slots: requests in flight at a time.
+        slots: requests in flight at a time, at most: a busy endpoint is asked less at a time.
+        requests_per_minute: the endpoint's limit, kept on our side; None where there is none.
+        tokens_per_minute: the same for prompts and replies together.
+        max_wait_s: longest wait that an endpoint may ask for; a longer one ends the run, to be started again later [s].
+        price: what it charges; None where nothing is known or charged.
+        max_usd: most that may be spent at this label and model, over all stages and runs in the store; None for no limit.
         timeout_s: longest wait for one reply [s].
         rows: path of the published rows; `replay` only.
         retries: further attempts after the first, for faults that pass.
@@ -48,6 +54,11 @@ class Endpoint(BaseModel):
     base_url: str | None = None
     key: str | None = None
     slots: int = Field(default=8, ge=1, le=1024)
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    max_wait_s: float = Field(default=120.0, gt=0)
+    price: Price | None = None
+    max_usd: float | None = Field(default=None, gt=0)
     timeout_s: float = Field(default=600.0, gt=0)
     rows: str | None = None
     retries: int = Field(default=5, ge=0, le=20)
@@ -77,6 +88,8 @@ class Endpoint(BaseModel):
             raise ValueError(f"label must say {self.provider!r}, since no language model answers")
         if (self.provider == "replay") != (self.rows is not None):
             raise ValueError("rows (the published rows to answer from) goes with provider 'replay' and with no other")
+        if self.max_usd is not None and self.price is None:
+            raise ValueError("max_usd goes with a price, without which nobody knows what is spent")
         return self
 
     def identity(self) -> str:

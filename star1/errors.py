@@ -3,6 +3,8 @@
 `where: what was found; what was expected. Hint: what to do.`
 """
 
+import contextlib
+import signal
 import sys
 from collections.abc import Callable
 
@@ -31,17 +33,40 @@ class CoverageError(Star1Error):
     """Too few rows of a stage could be read or scored."""
 
 
+class StoppedError(Star1Error):
+    """A signal that ended a stage in order; `number` is the signal's."""
+
+    def __init__(self, stage: str, number: int) -> None:
+        self.number = number
+        name = signal.Signals(number).name
+        hint = "start it again: what was answered is in the store, and is not asked again"
+        super().__init__(stage, f"stopped by {name}", "to go on to the last row", hint)
+
+
+def tell(line: str) -> None:
+    """Print a line on stderr; where nobody reads it any more (an interrupt also ends `tee`), the work goes on."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
 def run(main: Callable[[], None]) -> None:
-    """Run a script's `main`; an expected failure ends it with its one line on stderr and exit status 1."""
+    """Run a script's `main`; an expected failure ends it with its one line on stderr and exit status 1.
+
+    After a signal, the status is 128 and the signal's number, as in a shell.
+    """
     try:
         main()
+    except StoppedError as error:
+        tell(f"error: {error}")
+        sys.exit(128 + error.number)
+    except KeyboardInterrupt:
+        tell("error: interrupted")
+        sys.exit(128 + signal.SIGINT)
     except Star1Error as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        tell(f"error: {error}")
         sys.exit(1)
     except OSError as error:
         # Full disks, read-only folders, missing files: the system's own words name the path.
-        line = Star1Error(
-            error.filename or "file system", error.strerror or str(error), "a folder that can be read and written"
-        )
-        print(f"error: {line}", file=sys.stderr)  # noqa: T201
+        where, found = error.filename or "file system", error.strerror or str(error)
+        tell(f"error: {Star1Error(where, found, 'a folder that can be read and written')}")
         sys.exit(1)

@@ -1,27 +1,35 @@
 """The one way to ask a language model: every reply is kept before it is used, and none is asked for twice."""
 
 import asyncio
+import functools
+import itertools
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from star1.endpoints import Endpoint, Sampling, connect, redact
-from star1.errors import CallError
-from star1.faults import HINTS, FaultError, connection_fault, read_body, status_fault
+from star1.errors import CallError, tell
+from star1.faults import HINTS, Body, FaultError, connection_fault, read_body, status_fault
+from star1.gate import Gate, Ticket
 from star1.parsing import NoReplyError, Parsed, ReplyError
-from star1.replies import Reply, Store, reply_key
+from star1.prices import Budget
+from star1.replies import Reply, Store, reply_key, usage_tokens
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 T = TypeVar("T")
 
 BACKOFF_S = 1.0
-# A longer wait than this is for the user to decide on, not for a job to sit through.
-LONGEST_WAIT_S = 120.0
+LONGEST_BACKOFF_S = 120.0
 # Rows in a row that failed for the same reason, none answered between: it is the endpoint, not the rows.
 SAME_FAULTS = 8
+# Pauses of the whole endpoint in a row, each longer than the last and no reply between, before the run is given up.
+REFUSALS = 8
+CHARACTERS_PER_TOKEN = 4
 # Where nobody listens, time seldom helps: further attempts, fewer than for other faults.
 CONNECT_RETRIES = 2
 REPAIR_TURNS = 2
@@ -65,36 +73,57 @@ def user_request(item: str, role: str, text: str, template: str) -> Request:
 class Client:
     """Asks one endpoint, through one store.
 
+    Args:
+        endpoint: who is asked.
+        sampling: how replies are sampled.
+        store: where they are kept.
+        spent: what was spent at the endpoint before [USD].
+
     Attributes:
         asked: requests sent (a retry is not counted again).
         answered: requests answered without sending: from the store, or by an equal one on its way.
         readings: how replies were read, by count.
     """
 
-    def __init__(self, endpoint: Endpoint, sampling: Sampling, store: Store) -> None:
+    def __init__(self, endpoint: Endpoint, sampling: Sampling, store: Store, spent: float = 0.0) -> None:
         self.endpoint, self.store = endpoint, store
         self.sampling, self.samples = sampling.sent(), sampling.samples
         self.asked = self.answered = 0
         self.readings: Counter[str] = Counter()
         self._identity = endpoint.identity()
         self._secret = endpoint.secret()
-        self._api = connect(endpoint)
-        self._slots = asyncio.Semaphore(endpoint.slots)
+        limits = (endpoint.requests_per_minute, endpoint.tokens_per_minute)
+        self._gate = Gate(endpoint.slots, *limits, pause_s=BACKOFF_S, longest_pause_s=endpoint.max_wait_s)
         self._on_their_way: dict[str, asyncio.Future[Reply]] = {}
         self._exchanges: set[asyncio.Task[Reply]] = set()
         self._works = False
-        self._open_again = 0.0
+        self._replies = self._reply_tokens = 0
+        self._budget = Budget(endpoint.price, endpoint.max_usd, spent)
         self._same_faults = ("", 0)
+
+    @functools.cached_property
+    def _api(self) -> "AsyncOpenAI":
+        return connect(self.endpoint)
 
     async def close(self) -> None:
         """Wait for the replies that are on their way, which may have to be paid for, and close the connections."""
         if self._exchanges:
             _, late = await asyncio.wait(self._exchanges, timeout=TELL_AFTER_S)
             if late:
-                told = f"waiting for {len(late)} replies on their way, to keep them; interrupt to give them up"
-                print(told, file=sys.stderr, flush=True)  # noqa: T201
+                tell(f"waiting for {len(late)} replies on their way, to keep them; interrupt to give them up")
         await asyncio.gather(*self._exchanges, return_exceptions=True)
-        await self._api.close()
+        if "_api" in self.__dict__:
+            await self._api.close()
+
+    def give_up(self) -> None:
+        """Wait no longer for the replies that are on their way."""
+        for exchange in self._exchanges:
+            exchange.cancel()
+
+    def key(self, request: Request) -> str:
+        """Under which a reply to `request` is kept."""
+        form, sample = request.response_format, request.sample
+        return reply_key(self._identity, request.messages, self.sampling, request.template, form, sample)
 
     async def ask(self, request: Request) -> Reply:
         """The reply to `request`: from the store if it is there, else from the endpoint.
@@ -103,14 +132,7 @@ class Client:
             NoReplyError: this request got no reply; others may.
             CallError: the endpoint cannot go on.
         """
-        key = reply_key(
-            self._identity,
-            request.messages,
-            self.sampling,
-            request.template,
-            request.response_format,
-            request.sample,
-        )
+        key = self.key(request)
         if (kept := self.store.get(key)) is not None:
             self.answered, self._works = self.answered + 1, True
             return kept
@@ -121,8 +143,7 @@ class Client:
         # Somebody else may or may not wait for it: an exception that nobody fetches is no error.
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            async with self._slots:
-                reply = await self._attempts(key, request)
+            reply = await self._attempts(key, request)
         except (NoReplyError, CallError) as error:
             future.set_exception(error)
             raise
@@ -186,32 +207,59 @@ class Client:
 
     async def _attempts(self, key: str, request: Request) -> Reply:
         self.asked += 1
-        for attempt in range(self.endpoint.retries + 1):
-            await self._until_open()
+        failed = 0
+        for attempt in itertools.count():
+            foreseen = self._foreseen(request)
+            ticket = await self._gate.enter(sum(foreseen))
             try:
-                reply = await self._exchange(key, request, attempt)
+                reply = await self._exchange(key, request, attempt, ticket, self._reserve(ticket, foreseen))
             except FaultError as fault:
                 self._keep_fault(key, request, attempt, fault)
-                self._stop_on(fault, attempt)
-                if fault.action == "give up" or attempt == self.endpoint.retries:
+                failed += fault.reason != "rate_limit"  # no fault of the row, and none that it has to pay for
+                self._stop_on(fault, failed)
+                if fault.action == "give up" or failed > self.endpoint.retries:
                     self._count(fault)
                     raise NoReplyError(fault.reason, self._clean(fault.detail), self._clean(fault.raw)) from None
-                await self._back_off(attempt, fault)
+                await self._back_off(failed, fault)
             else:
                 self._same_faults, self._works = ("", 0), True
+                self._gate.answered(ticket)
                 return reply
         raise AssertionError("the last attempt returns or raises")
 
-    async def _exchange(self, key: str, request: Request, attempt: int) -> Reply:
+    def _foreseen(self, request: Request) -> tuple[int, int]:
+        """What a request will use, by estimate: its length, and as long a reply as they were so far [tokens]."""
+        prompt = sum(len(turn["content"]) for turn in request.messages) // CHARACTERS_PER_TOKEN
+        return prompt, self._reply_tokens // self._replies if self._replies else 0
+
+    def _reserve(self, ticket: Ticket, foreseen: tuple[int, int]) -> float:
+        """Set aside what a request will cost; end the run where that is more than is left [USD]."""
+        if (reserved := self._budget.reserve(*foreseen)) is None:
+            self._gate.leave(ticket, 0)
+            found = f"{self._budget.spent:.2f} USD are spent, and the next request would pass the limit"
+            expected = f"at most {self.endpoint.max_usd:g} USD (the endpoint's max_usd)"
+            hint = "raise max_usd and start the stage again; replies that came are kept"
+            raise CallError(self._where(), found, expected, hint)
+        return reserved
+
+    async def _exchange(self, key: str, request: Request, attempt: int, ticket: Ticket, reserved: float) -> Reply:
         """One attempt, which goes on to its end and into the store even where nobody waits for it any more."""
-        task = asyncio.create_task(self._send(key, request, attempt, time.monotonic()))
+        task = asyncio.create_task(self._send(key, request, attempt, ticket, reserved))
         self._exchanges.add(task)
         task.add_done_callback(self._exchanges.discard)
         return await asyncio.shield(task)
 
-    async def _send(self, key: str, request: Request, attempt: int, started: float) -> Reply:
-        content = await self._post(request)
-        body = read_body(content)
+    async def _send(self, key: str, request: Request, attempt: int, ticket: Ticket, reserved: float) -> Reply:
+        started, used, answered = time.monotonic(), None, False
+        try:
+            body = read_body(await self._post(request))
+            used, answered = self._used(body), True
+        except FaultError as fault:
+            self._heed(ticket, fault)  # before the slot is free: the next request is to know of it
+            raise
+        finally:
+            self._gate.leave(ticket, None if used is None else sum(used))
+            self._budget.settle(reserved, used, answered)
         note = "endpoint" if self.endpoint.provider == "openai" else body.fingerprint
         self.store.keep(
             {
@@ -225,6 +273,12 @@ class Client:
         )
         # What is used is what the next run will find: a reply that echoes the key is kept without it.
         return self.store.get(key) or body.reply
+
+    def _used(self, body: Body) -> tuple[int, int] | None:
+        """What a request used [tokens], as the endpoint counts; None where it does not say."""
+        if tokens := usage_tokens(body.usage):
+            self._replies, self._reply_tokens = self._replies + 1, self._reply_tokens + tokens[1]
+        return tokens
 
     async def _post(self, request: Request) -> bytes:
         import httpx2
@@ -270,19 +324,26 @@ class Client:
     def _error(self, found: str, expected: str, reason: str) -> CallError:
         key = self.endpoint.key or "no key (llm endpoint field `key` is empty)"
         hint = f"{HINTS[reason].format(key=key)}; replies that came are kept"
-        return CallError(f"model {self.endpoint.model!r} at {self._api.base_url}", found, expected, hint)
+        return CallError(self._where(), found, expected, hint)
 
-    def _stop_on(self, fault: FaultError, attempt: int) -> None:
+    def _stop_on(self, fault: FaultError, failed: int) -> None:
         """End the run where no further request can succeed."""
         # For a wrong key, the endpoint's words are the place where the key is echoed: they are left out.
         words = fault.reason + ("" if fault.status in (401, 403) else f" ({self._clean(fault.detail)})")
         if fault.action == "stop":
             raise self._error(f"status {fault.status}, {words}", "an endpoint that answers", fault.reason)
-        if fault.reason == "no_connection" and attempt >= min(CONNECT_RETRIES, self.endpoint.retries):
+        if fault.reason == "no_connection" and failed > min(CONNECT_RETRIES, self.endpoint.retries):
             raise self._error(words, "a server that listens there", fault.reason)
-        if fault.wait_s is not None and fault.wait_s > LONGEST_WAIT_S:
-            found, expected = f"{words}: asks to wait {fault.wait_s:.0f} s", f"a wait of at most {LONGEST_WAIT_S:.0f} s"
-            raise self._error(found, expected, fault.reason)
+        if fault.reason == "rate_limit" and self._gate.refusals >= REFUSALS:
+            found = f"{REFUSALS} pauses in a row ended in {words}"
+            raise self._error(found, "an endpoint that answers", fault.reason)
+        longest = self.endpoint.max_wait_s
+        if fault.wait_s is not None and fault.wait_s > longest:
+            again = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(time.time() + fault.wait_s))
+            found = f"{words}: asks to wait {fault.wait_s:.0f} s, until {again}"
+            expected = f"a wait of at most {longest:.0f} s (the endpoint's max_wait_s)"
+            hint = f"start the stage again after {again}; replies that came are kept"
+            raise CallError(self._where(), found, expected, hint)
 
     def _count(self, fault: FaultError) -> None:
         """End the run when one row after the other fails alike; rows may do so of themselves where others succeed."""
@@ -295,15 +356,23 @@ class Client:
             found = f"{SAME_FAULTS} requests in a row failed with {fault.reason} ({self._clean(fault.detail)})"
             raise self._error(found, "an endpoint that answers", fault.reason)
 
-    async def _until_open(self) -> None:
-        while (left := self._open_again - time.monotonic()) > 0:
-            await asyncio.sleep(left)
+    def _heed(self, ticket: Ticket, fault: FaultError) -> None:
+        """Ask a busy endpoint less at a time; what it asks to wait holds for all requests."""
+        episode = self._gate.episode
+        wait = None if fault.wait_s is None else min(fault.wait_s, self.endpoint.max_wait_s)
+        if fault.reason == "rate_limit":
+            pause = self._gate.refused(ticket, wait)
+            if self._gate.episode > episode and pause >= TELL_AFTER_S:
+                told = f"{fault.reason}: waiting for {pause:.0f} s, then {int(self._gate.limit)} requests at a time"
+                tell(told)
+            return
+        if fault.status == 503:
+            self._gate.strained(ticket)
+        if wait is not None:
+            self._gate.hold(wait + random.uniform(0.5, 1.0) * BACKOFF_S)
 
-    async def _back_off(self, attempt: int, fault: FaultError) -> None:
-        """Wait before the next attempt; what the endpoint asks for holds for all requests."""
-        jitter = random.uniform(0.5, 1.0)  # spreads attempts over time, decides no result
-        if fault.wait_s is not None:
-            wait = fault.wait_s + jitter * BACKOFF_S
-            self._open_again = max(self._open_again, time.monotonic() + wait)
-        else:
-            await asyncio.sleep(min(BACKOFF_S * 2**attempt, LONGEST_WAIT_S) * jitter)
+    async def _back_off(self, failed: int, fault: FaultError) -> None:
+        """Wait before a row's next attempt, unless the gate makes it wait."""
+        if fault.reason != "rate_limit" and fault.wait_s is None:
+            jitter = random.uniform(0.5, 1.0)  # spreads attempts over time, decides no result
+            await asyncio.sleep(min(BACKOFF_S * 2 ** (failed - 1), LONGEST_BACKOFF_S) * jitter)

@@ -54,6 +54,8 @@ class Llm(Section):
 
     endpoints: dict[Name, Endpoint]
     roles: Roles
+    # Usual length of a stage's replies, for `star1 estimate`; decides no result.
+    reply_tokens: dict[Name, Count] = {}
 
 
 class TinyModel(Section):

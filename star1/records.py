@@ -27,7 +27,7 @@ def file_digest(path: str | Path) -> str:
 
 
 @contextlib.contextmanager
-def atomic(path: str | Path) -> Iterator[IO[bytes]]:
+def atomic(path: str | Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
     """Open a new file that takes the name `path` only when the block ends without an error.
 
     The bytes are on disk before the rename, so that a crash leaves the old file or the new one.
@@ -40,7 +40,7 @@ def atomic(path: str | Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
+        os.chmod(name, mode)
         os.replace(name, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

@@ -1,6 +1,7 @@
 """The store of model replies: append-only JSON Lines that outlive crashes, so that no reply is paid for twice."""
 
 import fcntl
+import functools
 import hashlib
 import os
 import shutil
@@ -15,10 +16,13 @@ from typing import IO, Any, Self
 import orjson
 
 from star1.errors import InputError
+from star1.segments import Block, Place, add_segment, is_zipped, lines
 
 # Part of every key: raise it when what is sent for the same arguments changes.
 VERSION = 1
 SYNC_EVERY_S = 1.0
+# Unzipped blocks that are kept at hand: rows ask for their replies in nearly the order in which they came.
+BLOCKS = 16
 # Servers without keys are given a word such as EMPTY in place of one: no secret, and a word that replies may hold.
 SHORTEST_SECRET = 8
 
@@ -69,22 +73,42 @@ def reply_key(
     return hashlib.sha256(canonical).hexdigest()
 
 
+def usage_tokens(usage: object) -> tuple[int, int] | None:
+    """Tokens of prompt and reply in a server's `usage`; None where it does not tell them."""
+    if not isinstance(usage, dict):
+        return None
+    prompt, reply = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    return (prompt, reply) if type(prompt) is int and type(reply) is int and min(prompt, reply) >= 0 else None
+
+
 class Store:
     """One stage's replies on disk, open for one writer.
 
-    A record is on disk before its reply is used. A half-written last line (a killed run) is cut off and kept in
-    `<path>.torn`; a line in the middle that cannot be read is counted in `bad_lines` and passed over.
+    A record is on disk before its reply is used; older lines may be zipped (`compact`). A half-written last line (a
+    killed run) is cut off and kept in `<path>.torn`; a line in the middle that cannot be read is counted in `bad_lines`
+    and passed over.
 
     Args:
         path: the file; made when missing.
         secret: a key that must never reach the disk.
+        look: only to read, also beside a writer; nothing is made or changed.
 
     Raises:
         InputError: another process is writing to the file.
     """
 
-    def __init__(self, path: str | Path, secret: str | None = None) -> None:
+    def __init__(self, path: str | Path, secret: str | None = None, look: bool = False) -> None:
         self.path = Path(path)
+        self.bad_lines = 0
+        self._places: dict[str, Place] = {}
+        self._block = functools.lru_cache(maxsize=BLOCKS)(Block.read)
+        if look:
+            self._fd = os.open(self.path if self.path.exists() else os.devnull, os.O_RDONLY)
+            self._index()
+        else:
+            self._open(secret)
+
+    def _open(self, secret: str | None) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _part_from_cache(self.path)
         # orjson escapes quotes and backslashes, so the bytes to look for are those of the key inside a JSON string.
@@ -92,9 +116,9 @@ class Store:
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             self._lock()
-            self.bad_lines = 0
-            self._places: dict[str, tuple[int, int]] = {}
             self._size = self._cut_torn_tail()
+            if is_zipped(self.path):
+                self._empty()
             self._index()
         except BaseException:
             os.close(self._fd)
@@ -119,8 +143,11 @@ class Store:
         """The reply kept under `key`, or None. Failures are never given back."""
         if (place := self._places.get(key)) is None:
             return None
-        start, length = place
-        record = orjson.loads(os.pread(self._fd, length, start))
+        if place.block is None:
+            line = os.pread(self._fd, place.length, place.start)
+        else:
+            line = self._block(place.block)[place.start : place.start + place.length]
+        record = orjson.loads(line)
         return Reply(**record["reply"], note=record["note"])
 
     def keep(self, record: Mapping[str, Any], reply: Reply | None) -> None:
@@ -138,12 +165,27 @@ class Store:
         start = self._size
         self._append(line)
         if reply is not None:
-            self._places[record["key"]] = (start, len(line))
+            self._places[record["key"]] = Place(None, start, len(line))
+
+    def compact(self) -> Path | None:
+        """Zip the lines so far into a segment of their own, every byte kept; gives its path, or None without lines.
+
+        Killed half-way, it leaves the lines in the file, or in both: the next one to open the store ends it.
+        """
+        if not self._size:
+            return None
+        os.fdatasync(self._fd)
+        segment = add_segment(self.path)
+        self._empty()
+        self._places, self.bad_lines = {}, 0
+        self._index()
+        return segment
 
     def close(self) -> None:
         """Bring everything to the disk and let the next writer in."""
         if self._fd >= 0:
-            os.fdatasync(self._fd)
+            if fcntl.fcntl(self._fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+                os.fdatasync(self._fd)
             os.close(self._fd)
             self._fd = -1
 
@@ -186,18 +228,20 @@ class Store:
         os.ftruncate(self._fd, end)
         return end
 
+    def _empty(self) -> None:
+        # Not a new file: the lock is on this one.
+        os.ftruncate(self._fd, 0)
+        self._size = 0
+
     def _index(self) -> None:
-        start = 0
-        with open(self.path, "rb") as file:
-            for line in file:
-                try:
-                    record = orjson.loads(line)
-                    if record["status"] == "ok":
-                        Reply(**record["reply"], note=record["note"])
-                        self._places[record["key"]] = (start, len(line))
-                except (orjson.JSONDecodeError, KeyError, TypeError):
-                    self.bad_lines += 1
-                start += len(line)
+        for place, line in lines(self.path):
+            try:
+                record = orjson.loads(line)
+                if record["status"] == "ok":
+                    Reply(**record["reply"], note=record["note"])
+                    self._places[record["key"]] = place
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                self.bad_lines += 1
 
 
 def _part_from_cache(path: Path) -> None:

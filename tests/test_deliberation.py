@@ -148,9 +148,9 @@ def test_unreadable_replies_are_asked_for_anew_when_samples_are_raised(pack: Pac
 
 def test_too_few_replies_for_a_fault_of_the_endpoint_are_told_with_its_hint(pack: Pack, tmp_path: Path) -> None:
     """Asking anew is no advice where no reply came."""
-    with server(lambda _body, _place: Answer({"error": {"message": "slow"}}, 429)) as served:
+    with server(lambda _body, _place: Answer({"error": {"message": "busy"}}, 503)) as served:
         outcome = categorize(ROWS[:2], pack, remote(served.url, tmp_path / "r.jsonl", slots=1))
-    with pytest.raises(CoverageError, match="Hint: rate_limit: lower the endpoint's slots") as error:
+    with pytest.raises(CoverageError, match="Hint: server_error: look into the server") as error:
         settle(outcome, tmp_path / "o", tmp_path / "q", 1.0)
     assert "samples" not in str(error.value)
 

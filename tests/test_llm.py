@@ -97,7 +97,7 @@ def test_a_passing_fault_is_tried_again(fault: Answer, tmp_path: Path) -> None:
         (Answer({"error": {"message": "oops"}}, 500), "server_error"),
         (Answer(b"<html>", 200), "unreadable_body"),
         (Answer(completion("")), "empty"),
-        (Answer({"error": {"message": "slow"}}, 429), "rate_limit"),
+        (Answer({"error": {"message": "busy"}}, 503), "server_error"),
     ],
 )
 def test_a_lasting_fault_ends_in_quarantine_and_is_not_served_later(fault: Answer, reason: str, tmp_path: Path) -> None:
@@ -172,7 +172,10 @@ def test_a_long_wait_stops_the_run(tmp_path: Path) -> None:
     with server(in_turn(busy)) as served:
         found, _ = ask_all(remote(served), tmp_path / "r.jsonl", ["a"])
         assert isinstance(found[0], CallError)
-        assert "600 s" in str(found[0])
+        assert "asks to wait 600 s, until " in str(found[0])
+        assert "Hint: start the stage again after " in str(found[0])
+        found, _ = ask_all(remote(served, max_wait_s=599), tmp_path / "r.jsonl", ["a"])
+        assert "at most 599 s" in str(found[0])
 
 
 def test_a_wait_holds_for_all_requests(tmp_path: Path) -> None:
@@ -187,6 +190,41 @@ def test_a_wait_holds_for_all_requests(tmp_path: Path) -> None:
         found, _ = ask_all(remote(served, slots=1), tmp_path / "r.jsonl", ["a", "b", "c"])
         assert all(isinstance(reply, Reply) for reply in found)
     assert times[1] - times[0] >= 0.3
+
+
+def test_a_rate_limit_costs_no_row_its_attempts(tmp_path: Path) -> None:
+    """Six refusals of rows that have one attempt: each pause is one for all, and every row is answered."""
+    times: list[float] = []
+
+    def respond(_body: dict[str, Any], place: int) -> Answer:
+        times.append(time.monotonic())
+        busy = place < 4 or 8 <= place < 10
+        wait = {"retry-after": "0.2"} if busy else {}
+        return Answer({"error": {"message": "slow"}}, 429, wait) if busy else Answer(GOOD, wait_s=0.02)
+
+    with server(respond) as served:
+        items = [str(n) for n in range(12)]
+        found, client = ask_all(remote(served, retries=0), tmp_path / "r.jsonl", items)
+        assert all(isinstance(reply, Reply) for reply in found)
+        assert (client.asked, len(served.requests)) == (12, 18)
+    assert times[4] - times[3] >= 0.2
+
+
+def test_requests_a_minute_are_kept_and_slots_shrink_on_503(tmp_path: Path) -> None:
+    """1200 a minute are 20 a second; a busy server is then asked less at a time."""
+    times: list[float] = []
+
+    def respond(_body: dict[str, Any], place: int) -> Answer:
+        times.append(time.monotonic())
+        return Answer({"error": {"message": "busy"}}, 503) if place == 0 else Answer(GOOD)
+
+    with server(respond) as served:
+        found, _ = ask_all(remote(served, requests_per_minute=1200), tmp_path / "r.jsonl", [str(n) for n in range(8)])
+        assert all(isinstance(reply, Reply) for reply in found)
+        assert len(times) == 9
+    assert times[-1] - times[0] >= 0.8 * 8 * 60 / 1200
+    found, client = ask_all(remote(served, requests_per_minute=1), tmp_path / "r.jsonl", [str(n) for n in range(8)])
+    assert client.asked == 0
 
 
 def test_a_time_out_and_a_broken_connection_are_tried_again(tmp_path: Path) -> None:
@@ -219,10 +257,10 @@ def test_where_nobody_listens_the_run_ends_after_a_few_attempts(url: str, words:
 def test_a_rate_limit_that_stays_is_told_with_what_to_change(tmp_path: Path) -> None:
     """Not that the server may be down: it answers."""
     with server(in_turn(Answer({"error": {"message": "slow down"}}, 429))) as served:
-        found, _ = ask_all(remote(served, retries=0, slots=1), tmp_path / "r.jsonl", [str(n) for n in range(8)])
-    assert isinstance(found[7], CallError)
-    assert "rate_limit" in str(found[7])
-    assert "Hint: lower the endpoint's slots, or start the stage again later" in str(found[7])
+        found, _ = ask_all(remote(served, retries=0), tmp_path / "r.jsonl", ["a"])
+    assert isinstance(found[0], CallError)
+    assert "8 pauses in a row ended in rate_limit" in str(found[0])
+    assert "Hint: lower the endpoint's slots, or start the stage again later" in str(found[0])
 
 
 def test_rows_that_fail_of_themselves_do_not_stop_a_run_again(tmp_path: Path) -> None:
@@ -429,6 +467,9 @@ def test_a_missing_key_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> No
         {"rows": "rows.json"},
         {"provider": "replay", "label": "replay"},
         {"slots": 0},
+        {"requests_per_minute": 0},
+        {"max_usd": 1},
+        {"price": {"input": 1}},
         {"unknown": 1},
     ],
 )

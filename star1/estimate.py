@@ -1,0 +1,265 @@
+"""What the stages with model calls will still cost: their own code goes through their own rows, and nothing is sent.
+
+What the stores hold is answered from there; the rest is counted. Where a stage's rows are not made yet, those of an
+earlier stage stand for them, with texts of the usual length in place of what is missing. A repair turn, or a reply that
+has to be asked for anew, is known only once the first reply is there.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from star1 import benign, deliberation
+from star1.calls import Calls, Outcome
+from star1.endpoints import Endpoint, Sampling
+from star1.errors import SettingError
+from star1.judges import Benchmark, judge
+from star1.judges import Prompts as JudgePrompts
+from star1.ledger import FOLDER, columns, records
+from star1.llm import CHARACTERS_PER_TOKEN, Client, Request
+from star1.params import Params
+from star1.parsing import NoReplyError
+from star1.policies import Pack, load_pack
+from star1.records import Row, read_rows
+from star1.replies import Reply, Store, usage_tokens
+
+# Usual length of a reply [tokens], where the store has none to go by; `llm.reply_tokens` in params.yaml replaces them.
+# Source: mean response of the published STAR-1 (1,840 characters) for reasoning; for the others the form that is asked for.
+REPLY_TOKENS = {"categorize": 15, "reason": 460, "score": 50, "judge": 10}
+REPLY_TOKENS |= {f"benign_{name}": REPLY_TOKENS[name] for name in ("reason", "score")} | {"benign_rewrite": 30}
+# Artifacts in running order: rows of an earlier one stand for those of a later one that is not made yet.
+CHAIN = ("collection", "categorized", "cot", "star1", "benign/rewritten", "benign/cot")
+HEADER = ("stage", "model", "rows", "stored", "calls", "tokens in", "tokens out", "USD", "hours")
+STAGES: Mapping[str, tuple[str, str, Callable[..., Outcome]]] = {
+    "categorize": ("classifier", "collection", deliberation.categorize),
+    "reason": ("teacher", "categorized", deliberation.reason),
+    "score": ("scorer", "cot", deliberation.score),
+    "benign_rewrite": ("rewriter", "star1", benign.rewrite),
+    "benign_reason": ("teacher", "benign/rewritten", benign.reason),
+    "benign_score": ("scorer", "benign/cot", benign.score),
+}
+
+
+class Counting(Client):
+    """Answers from the store, and counts what is not there.
+
+    Attributes:
+        missing: foreseen tokens of each request that would be sent, by key.
+        known: tokens by the same measure of the prompts in the store, and by the endpoint's own count.
+    """
+
+    def __init__(self, calls: Calls, store: Store, counted: Mapping[str, int]) -> None:
+        # No key is needed to count.
+        super().__init__(calls.endpoint.model_copy(update={"key": None}), calls.sampling, store)
+        self.missing: dict[str, float] = {}
+        self.known = (0.0, 0)
+        self._counted = counted
+
+    async def ask(self, request: Request) -> Reply:
+        """The stored reply.
+
+        Raises:
+            NoReplyError: it is not stored; counted.
+        """
+        key, texts = self.key(request), [turn["content"] for turn in request.messages]
+        # The stand-in counts words.
+        remote = self.endpoint.provider == "openai"
+        tokens = sum(len(text) / CHARACTERS_PER_TOKEN if remote else len(text.split()) for text in texts)
+        if (reply := self.store.get(key)) is None:
+            self.missing[key] = tokens
+            raise NoReplyError("not asked yet", "no reply in the store")
+        self.answered += 1
+        if key in self._counted:
+            self.known = self.known[0] + tokens, self.known[1] + self._counted[key]
+        return reply
+
+
+@dataclass(frozen=True)
+class Dry(Calls):
+    """Calls of a stage that are only counted."""
+
+    counted: Mapping[str, int] = field(default_factory=dict)
+    clients: list[Counting] = field(default_factory=list)
+
+    def store(self) -> Store:
+        """The stage's store, only to be read."""
+        return Store(self.replies, look=True)
+
+    def client(self, store: Store) -> Client:
+        """Who counts."""
+        self.clients.append(Counting(self, store, self.counted))
+        return self.clients[-1]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a stage would still send: calls, their tokens, what they cost [USD] and take [hours]; None where unknown."""
+
+    stage: str
+    label: str
+    rows: int
+    stored: int
+    calls: int
+    prompt_tokens: float
+    reply_tokens: float
+    usd: float | None
+    hours: float | None
+    stands_for: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the store says about an endpoint's replies: tokens of prompts by key, and means of length and time."""
+
+    counted: Mapping[str, int]
+    reply_tokens: float | None
+    seconds: float | None
+
+
+def seen(path: Path, endpoint: Endpoint) -> Seen:
+    """What a store says about an endpoint's replies."""
+    counted: dict[str, int] = {}
+    lengths, times = [], []
+    for record in records(path):
+        if record["status"] != "ok" or (record.get("label"), record.get("model")) != (endpoint.label, endpoint.model):
+            continue
+        if tokens := usage_tokens(record.get("usage")):
+            counted[record["key"]] = tokens[0]
+            lengths.append(tokens[1])
+        times.append(float(record.get("seconds") or 0))
+    return Seen(counted, _mean(lengths), _mean(times))
+
+
+def _mean(values: list[int] | list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def estimates(params: Params, names: list[str], root: Path = Path()) -> list[Estimate]:
+    """What stages would still send; those of `names`, or all.
+
+    Raises:
+        SettingError: no such stage.
+    """
+    judges = [f"judge-{model}" for model in params.generate.models]
+    for name in names:
+        if name not in (*STAGES, *judges):
+            raise SettingError("estimate", repr(name), f"one of {', '.join([*STAGES, *judges])}")
+    return [_estimate(params, name, root) for name in names or [*STAGES, *judges]]
+
+
+def _estimate(params: Params, name: str, root: Path) -> Estimate:
+    stage = name.partition("-")[0]
+    role = STAGES[stage][0] if stage in STAGES else "judge"
+    endpoint = params.llm.endpoints[getattr(params.llm.roles, role)]
+    path = root / FOLDER / f"{name}.jsonl"
+    known, usual = seen(path, endpoint), {**REPLY_TOKENS, **params.llm.reply_tokens}
+    sampling = _sampling(params, stage)
+    calls = Dry(endpoint, sampling, path, known.counted)
+    pack = load_pack(root / "policies" / params.policy.pack)
+    filler = Filler(pack, usual)
+    if stage in STAGES:
+        rows, stands_for = plain_rows(params, stage, root, filler)
+        STAGES[stage][2](rows, pack, calls)
+        count = len(rows)
+    else:
+        benchmarks, stands_for = judged_rows(params, name.partition("-")[2], root, filler)
+        prompts = JudgePrompts.model_validate(params.judge.prompts.model_dump())
+        count = len((outcome := judge(benchmarks, prompts, pack, calls)).kept) + len(outcome.quarantined)
+    client = calls.clients[0]
+    length = usual[stage] if known.reply_tokens is None else known.reply_tokens
+    longest = sampling.max_tokens or sampling.max_completion_tokens or length
+    return price(name, count, client, min(length, longest), known.seconds, stands_for)
+
+
+def price(
+    name: str, rows: int, client: Counting, reply_tokens: float, seconds: float | None, stands_for: str
+) -> Estimate:
+    """What the missing requests of a stage cost, and how long they take at the endpoint's limits."""
+    endpoint, calls = client.endpoint, len(client.missing)
+    measured, counted = client.known
+    prompt = sum(client.missing.values()) * (counted / measured if measured else 1.0)
+    reply = calls * reply_tokens
+    limits = [
+        (calls, endpoint.requests_per_minute and 60 * endpoint.requests_per_minute),
+        (prompt + reply, endpoint.tokens_per_minute and 60 * endpoint.tokens_per_minute),
+        (calls * (seconds or 0.0), seconds and 3600 * endpoint.slots),
+    ]
+    hours = [units / an_hour for units, an_hour in limits if an_hour]
+    usd = endpoint.price.cost(prompt, reply) if endpoint.price else None
+    needed = max(hours) if hours else None
+    return Estimate(name, endpoint.label, rows, client.answered, calls, prompt, reply, usd, needed, stands_for)
+
+
+def _sampling(params: Params, stage: str) -> Sampling:
+    whole = {"categorize": params.categorize, "reason": params.reason, "score": params.score, "judge": params.judge}
+    parts = {name: getattr(params.benign, name.removeprefix("benign_")) for name in STAGES if name not in whole}
+    return Sampling.model_validate({**whole, **parts}[stage].sampling)
+
+
+class Filler:
+    """Texts of the usual length in place of those that are not made yet."""
+
+    def __init__(self, pack: Pack, usual: Mapping[str, int]) -> None:
+        by_length = sorted(pack.names, key=lambda name: (len(pack.policies[name]), name))
+        self.other = pack.other
+        self.category = [by_length[len(by_length) // 2]]
+        words = "word " * (usual["reason"] * CHARACTERS_PER_TOKEN // 2 // len("word "))
+        self.answer = words.strip() or "word"
+        self.response = f"<think>\n{self.answer}\n</think>\n\n{self.answer}"
+
+    def fill(self, row: Row) -> Row:
+        """A row with all fields that any stage reads."""
+        return {"source": "", "category": self.category, "response": self.response, **row}
+
+
+def plain_rows(params: Params, stage: str, root: Path, filler: Filler) -> tuple[list[Row], str]:
+    """The rows a stage reads, or those of the latest artifact before it, and which artifact that is instead."""
+    wanted = STAGES[stage][1]
+    for artifact in reversed(CHAIN[: CHAIN.index(wanted) + 1]):
+        if (path := root / "data" / f"{artifact}.jsonl").is_file():
+            rows = [filler.fill(row) for row in read_rows(path, ["id", "question"])]
+            if stage not in ("categorize", "reason"):  # a row of no category goes no further
+                rows = [row for row in rows if row["category"] != [filler.other]]
+            if stage.startswith("benign") and CHAIN.index(artifact) < CHAIN.index("star1"):
+                rows = rows[: params.curate.size]
+            if stage == "benign_rewrite" or (stage.startswith("benign") and not artifact.startswith("benign")):
+                rows = rows[: params.benign.limit]
+            return rows, "" if artifact == wanted else str(path)
+    return [], "nothing: no rows are made yet"
+
+
+def judged_rows(params: Params, model: str, root: Path, filler: Filler) -> tuple[list[Benchmark], str]:
+    """The benchmarks with a model's answers, or with answers of the usual length, and what stands for them."""
+    found, stands_for = [], ""
+    for name in params.generate.benchmarks:
+        rows, answers = root / f"data/benchmarks/{name}.jsonl", root / f"results/generations/{model}/{name}.jsonl"
+        if not rows.is_file():
+            stands_for = stands_for or f"fewer: there is no {rows} yet"
+            continue
+        known = {row["id"]: row for row in read_rows(rows, ["id", "question", "purpose"])}
+        if answers.is_file():
+            generated = read_rows(answers, ["id", "question", "response", "answer", "finish_reason"])
+        else:
+            stands_for = stands_for or f"{rows.parent}/"
+            told = {"response": filler.response, "answer": filler.answer, "finish_reason": "stop"}
+            generated = [{**row, **told} for row in known.values()]
+        purpose = next(iter(known.values()))["purpose"] if known else "reasoning"
+        found.append(Benchmark(name, purpose, known, generated))
+    return found, stands_for
+
+
+def table(found: list[Estimate]) -> list[str]:
+    """Estimates as lines of text, with their sum, and what is not exact about them."""
+    rows: list[tuple[str, ...]] = [HEADER]
+    for one in found:
+        counts = [f"{count:,.0f}" for count in (one.rows, one.stored, one.calls, one.prompt_tokens, one.reply_tokens)]
+        usd = "-" if one.usd is None else f"{one.usd:,.2f}"
+        hours = "-" if one.hours is None else f"{one.hours:,.2f}"
+        rows.append((one.stage, one.label, *counts, usd, hours))
+    total = sum(one.usd or 0.0 for one in found)
+    calls = sum(one.calls for one in found)
+    notes = [f"{one.stage}: by the rows of {one.stands_for}" for one in found if one.stands_for]
+    unpriced = sorted({one.label for one in found if one.usd is None and one.calls})
+    if unpriced:
+        notes.append(f"no price is set for {', '.join(unpriced)}")
+    return [*columns(rows), f"total: {calls:,} calls, {total:,.2f} USD", *notes]

@@ -1,0 +1,50 @@
+"""What replies cost, and how much may be spent."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MILLION = 1_000_000
+
+
+class Price(BaseModel):
+    """What an endpoint charges [USD per million tokens].
+
+    Attributes:
+        input: for what is sent.
+        output: for what is answered, thinking included.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+    def cost(self, prompt_tokens: float, reply_tokens: float) -> float:
+        """What so many tokens cost [USD]."""
+        return (prompt_tokens * self.input + reply_tokens * self.output) / MILLION
+
+
+class Budget:
+    """What may be spent at one endpoint: requests in flight count by estimate until their cost is known.
+
+    Args:
+        price: None where nothing is charged.
+        limit: most that may be spent, or None [USD].
+        spent: what was spent before [USD].
+    """
+
+    def __init__(self, price: Price | None, limit: float | None, spent: float = 0.0) -> None:
+        self.price, self.limit, self.spent, self.reserved = price, limit, spent, 0.0
+
+    def reserve(self, prompt_tokens: float, reply_tokens: float) -> float | None:
+        """Set aside what a request will cost by estimate, and give that; None where it is too much [USD]."""
+        cost = self.price.cost(prompt_tokens, reply_tokens) if self.price else 0.0
+        if self.limit is not None and self.spent + self.reserved + cost > self.limit:
+            return None
+        self.reserved += cost
+        return cost
+
+    def settle(self, reserved: float, tokens: tuple[int, int] | None, answered: bool) -> None:
+        """Put in place of what was set aside what a request did cost; an answer without a count costs the estimate."""
+        self.reserved -= reserved
+        if answered and self.price:
+            self.spent += reserved if tokens is None else self.price.cost(*tokens)
