@@ -184,3 +184,15 @@ def test_a_store_in_use_is_not_zipped(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     with Store(path), pytest.raises(InputError, match="another process is writing"):
         ledger.compact("r", path)
+
+
+def test_a_copy_without_dvc_is_zipped_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "data/replies/reason.jsonl", 1, 2)
+    (tmp_path / "Snakefile").touch()
+    monkeypatch.setattr(sys, "argv", ["star1", "ledger", "compact"])
+    cli.main()
+    assert "reason.jsonl.001.gz" in capsys.readouterr().out
+    assert not (tmp_path / "data/replies.dvc").exists()

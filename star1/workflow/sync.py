@@ -101,7 +101,7 @@ def _commit(names: set[str]) -> None:
 
 def track_replies() -> bool:
     """Let DVC track the stored model replies as they are now; gives whether they had changed."""
-    if not any(Path(REPLIES).glob("*.jsonl")):
+    if not uses_dvc() or not any(Path(REPLIES).glob("*.jsonl")):
         return False
     from dvc.repo import Repo
 
