@@ -1,6 +1,7 @@
 """The `star1` command."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -229,7 +230,12 @@ def in_project(args: argparse.Namespace) -> None:
     """
     if not Path("Snakefile").is_file():
         raise InputError(Path.cwd(), "no Snakefile", "the project's folder", "cd to where params.yaml lies.")
-    args.do(args)
+    try:
+        args.do(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read this (head, less) has seen enough; Python would complain once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

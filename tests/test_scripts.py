@@ -56,3 +56,20 @@ def test_star1_outside_the_project_says_so(tmp_path: Path) -> None:
             done.stderr
             == f"error: {tmp_path}: no Snakefile; expected the project's folder. Hint: cd to where params.yaml lies.\n"
         )
+
+
+def test_star1_ends_quietly_when_nobody_reads_on(tmp_path: Path) -> None:
+    (tmp_path / "Snakefile").touch()
+    (tmp_path / "results/tables").mkdir(parents=True)
+    (tmp_path / "results/tables/main.md").write_text("a line of the table\n" * 20_000)
+    command = f"{sys.executable} -m star1.cli show | head -n 1"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a line of the table\n", "")
