@@ -6,6 +6,7 @@ block of rows, the pairs with all earlier rows: of TF-IDF vectors, of embeddings
 """
 
 import math
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +20,8 @@ from star1.errors import InputError
 from star1.matches import Drop, Indices, Pairs
 from star1.records import Row, read_json
 
+# What numpy says of a file that is cut off, or another kind of file.
+UNREADABLE = (ValueError, KeyError, EOFError, zipfile.BadZipFile)
 JOINS = ("self_tfidf", "self_embedding", "test_embedding")
 COLUMNS = ("left", "right", "similarity")
 
@@ -106,7 +109,7 @@ def read_vectors(paths: Sequence[Path]) -> Vectors:
     """
     try:
         return np.concatenate([np.load(path) for path in paths])
-    except (ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise InputError(paths[0].parent, f"embeddings not readable ({error})", "what collect_vectors writes") from None
 
 
@@ -122,7 +125,7 @@ def read_pairs(paths: Sequence[Path]) -> dict[str, Pairs]:
             with np.load(path) as columns:
                 for join in JOINS:
                     parts[join].append(Pairs(*(columns[f"{join}_{column}"] for column in COLUMNS)))
-        except (ValueError, KeyError, EOFError) as error:
+        except UNREADABLE as error:
             raise InputError(path, f"not readable ({error})", "pairs as collect_pairs writes them") from None
     return {join: Pairs.joined(found) for join, found in parts.items()}
 

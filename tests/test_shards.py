@@ -84,9 +84,10 @@ def test_copies_are_rows_with_the_words_of_an_earlier_one() -> None:
     assert tfidf.copies(terms).tolist() == [False, True, False, False, False, False, True]
 
 
-def test_files_that_are_no_parts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"{}", b"", b"PK\x03\x04 cut off", b"\x93NUMPY\x01\x00v"])
+def test_files_that_are_no_parts(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x"
-    path.write_text("{}")
+    path.write_bytes(content)
     for read in (shards.read_pool, lambda one: shards.read_pairs([one]), lambda one: shards.read_vectors([one])):
         with pytest.raises(InputError, match="expected"):
             read(path)
