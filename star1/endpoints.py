@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -43,6 +44,7 @@ class Endpoint(BaseModel):
         max_usd: most that may be spent at this label and model, over all stages and runs in the store; None for no limit.
         timeout_s: longest wait for one reply [s].
         rows: path of the published rows; `replay` only.
+        retires: announced end of the model: near, it is told; past, nothing is asked any more.
         retries: further attempts after the first, for faults that pass.
     """
 
@@ -62,6 +64,14 @@ class Endpoint(BaseModel):
     timeout_s: float = Field(default=600.0, gt=0)
     rows: str | None = None
     retries: int = Field(default=5, ge=0, le=20)
+    retires: date | None = None
+
+    @field_validator("retires", mode="before")
+    @classmethod
+    def _quoted(cls, day: object) -> object:
+        if isinstance(day, date):  # as YAML reads a bare one; JSON, which stages are given, has no dates
+            raise ValueError(f"a date in quotes ('{day:%Y-%m-%d}')")
+        return day
 
     @field_validator("key")
     @classmethod

@@ -15,6 +15,7 @@ from star1.errors import CallError, tell
 from star1.faults import HINTS, Body, FaultError, connection_fault, read_body, status_fault
 from star1.gate import Gate, Ticket
 from star1.parsing import NoReplyError, Parsed, ReplyError
+from star1.preflight import Preflight
 from star1.prices import Budget
 from star1.replies import Reply, Store, reply_key, usage_tokens
 
@@ -96,6 +97,7 @@ class Client:
         self._gate = Gate(endpoint.slots, *limits, pause_s=BACKOFF_S, longest_pause_s=endpoint.max_wait_s)
         self._on_their_way: dict[str, asyncio.Future[Reply]] = {}
         self._exchanges: set[asyncio.Task[Reply]] = set()
+        self._preflight = Preflight(endpoint)
         self._works = False
         self._replies = self._reply_tokens = 0
         self._budget = Budget(endpoint.price, endpoint.max_usd, spent)
@@ -206,6 +208,7 @@ class Client:
         raise AssertionError("the last turn returns or raises")
 
     async def _attempts(self, key: str, request: Request) -> Reply:
+        await self._preflight.passed(self._api)
         self.asked += 1
         failed = 0
         for attempt in itertools.count():

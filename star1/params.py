@@ -57,6 +57,11 @@ class Llm(Section):
     # Usual length of a stage's replies, for `star1 estimate`; decides no result.
     reply_tokens: dict[Name, Count] = {}
 
+    def pool(self, role: str) -> dict[str, Endpoint]:
+        """The endpoints that answer in a role, by name."""
+        names = getattr(self.roles, role)
+        return {name: self.endpoints[name] for name in ([names] if isinstance(names, str) else names)}
+
 
 class TinyModel(Section):
     """A base model that is pre-trained on the machine; fields as in `star1.tiny.Settings`."""
