@@ -143,6 +143,18 @@ def estimate(args: argparse.Namespace) -> None:
         say(line)
 
 
+def doctor(args: argparse.Namespace) -> None:
+    """Check endpoints and this machine; exit status 1 when something is refused."""
+    from star1 import doctor as checks
+    from star1 import params
+
+    found = checks.examine(params.Params.model_validate(params.load()), args.endpoints, args.all)
+    for finding in found:
+        say(finding.line())
+    if any(finding.level == "refused" for finding in found):
+        sys.exit(1)
+
+
 def show(_: argparse.Namespace) -> None:
     """Print the tables and say where everything lies."""
     table = Path("results/tables/main.md")
@@ -203,6 +215,12 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("estimate", help="calls, tokens, money and hours that model calls will still take")
     command.add_argument("stages", nargs="*", help="such as reason or judge-tiny; none means all")
     command.set_defaults(do=estimate)
+    command = commands.add_parser(
+        "doctor", help="keys, addresses and models of the endpoints, room and rights; exit status 1 when one is refused"
+    )
+    command.add_argument("endpoints", nargs="*", help="names in params.yaml; none means those with a role")
+    command.add_argument("--all", action="store_true", help="also endpoints without a role")
+    command.set_defaults(do=doctor)
     command = commands.add_parser("ledger", help="the stored model replies: what is there, whether it can be read")
     command.set_defaults(do=ledger)
     kinds = command.add_subparsers(dest="what", required=True, metavar="WHAT")

@@ -155,7 +155,9 @@ def end_warning(endpoint: Endpoint, today: date) -> str | None:
         raise CallError(where(endpoint), found, "a model that is still served", hint)
     left = (end - today).days
     found = f"retires on {end}, {f'in {left} days' if left else 'today'}"
-    return f"{where(endpoint)}: {found}; what is to be asked of it is to be asked by then." if left < SOON_DAYS else None
+    return (
+        f"{where(endpoint)}: {found}; what is to be asked of it is to be asked by then." if left < SOON_DAYS else None
+    )
 
 
 async def preflight(api: "AsyncOpenAI", endpoint: Endpoint, today: date | None = None) -> None:
