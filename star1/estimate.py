@@ -27,6 +27,9 @@ from star1.replies import Reply, Store, usage_tokens
 # Source: mean response of the published STAR-1 (1,840 characters) for reasoning; for the others the form that is asked for.
 REPLY_TOKENS = {"categorize": 15, "reason": 460, "score": 50, "judge": 10}
 REPLY_TOKENS |= {f"benign_{name}": REPLY_TOKENS[name] for name in ("reason", "score")} | {"benign_rewrite": 30}
+# The stand-in is brief, and counts words. Source: means of the default run.
+STAND_IN_TOKENS = {"categorize": 2, "reason": 87, "score": 6, "judge": 1}
+STAND_IN_TOKENS |= {"benign_rewrite": 10, "benign_reason": 49, "benign_score": 6}
 # Artifacts in running order: rows of an earlier one stand for those of a later one that is not made yet.
 CHAIN = ("collection", "categorized", "cot", "star1", "benign/rewritten", "benign/cot")
 HEADER = ("stage", "model", "rows", "stored", "calls", "tokens in", "tokens out", "USD", "hours")
@@ -152,7 +155,8 @@ def _estimate(params: Params, name: str, root: Path) -> Estimate:
     role = STAGES[stage][0] if stage in STAGES else "judge"
     endpoint = params.llm.endpoints[getattr(params.llm.roles, role)]
     path = root / FOLDER / f"{name}.jsonl"
-    known, usual = seen(path, endpoint), {**REPLY_TOKENS, **params.llm.reply_tokens}
+    known = seen(path, endpoint)
+    usual = {**(REPLY_TOKENS if endpoint.provider == "openai" else STAND_IN_TOKENS), **params.llm.reply_tokens}
     sampling = _sampling(params, stage)
     calls = Dry(endpoint, sampling, path, known.counted)
     pack = load_pack(root / "policies" / params.policy.pack)
