@@ -133,6 +133,21 @@ def ledger(args: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def calls(args: argparse.Namespace) -> None:
+    """Re-open quarantined rows for some reasons; without a reason, tell which there are."""
+    from star1 import retry
+    from star1.workflow import sync
+
+    found = retry.select(retry.quarantines(), args.stage, args.reason)
+    told = retry.reopen(found, args.reason, dry=args.dry_run) if args.reason else retry.table(found)
+    for line in told:
+        say(line)
+    if args.reason and not args.dry_run:
+        retry.put_aside(found)
+        sync.track_replies()
+        say("now run `snakemake`, or `dvc repro`: it asks about these rows anew, and about no others")
+
+
 def estimate(args: argparse.Namespace) -> None:
     """Print what the stages with model calls will still cost."""
     from star1 import estimate as costs
@@ -229,6 +244,17 @@ def parser() -> argparse.ArgumentParser:
         if what == "export":
             kind.add_argument("file", type=Path, help="where to write them, JSON Lines")
         kind.add_argument("stages", nargs="*", help="stores such as reason or judge-tiny; none means all")
+    command = commands.add_parser("calls", help="model calls: ask anew about quarantined rows")
+    command.set_defaults(do=calls)
+    kinds = command.add_subparsers(dest="what", required=True, metavar="WHAT")
+    kind = kinds.add_parser(
+        "retry", help="re-open quarantined rows for some reasons; without one, tell which there are"
+    )
+    kind.add_argument("--reason", nargs="+", default=[], metavar="REASON", help="such as length or empty")
+    kind.add_argument(
+        "--stage", nargs="+", default=[], metavar="STAGE", help="such as reason or judge-tiny; none means all"
+    )
+    kind.add_argument("--dry-run", action="store_true", help="only tell what would be re-opened")
     command = commands.add_parser("show", help="print the tables of the last run and where everything lies")
     command.set_defaults(do=show)
     return root

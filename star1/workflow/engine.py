@@ -48,6 +48,7 @@ def on_end(workflow: Any) -> None:
     if not sync.uses_dvc():
         return
     if INSIDE_DVC in os.environ:
+        sync.MEMO.unlink(missing_ok=True)  # Snakemake's records are those of another state than the one seen last
         sync.track_replies()
         return
     dag = workflow.dag
