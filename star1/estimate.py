@@ -229,7 +229,7 @@ def plain_rows(params: Params, stage: str, root: Path, filler: Filler) -> tuple[
             if stage == "benign_rewrite" or (stage.startswith("benign") and not artifact.startswith("benign")):
                 rows = rows[: params.benign.limit]
             return rows, "" if artifact == wanted else str(path)
-    return [], "nothing: no rows are made yet"
+    return [], "nothing"
 
 
 def judged_rows(params: Params, model: str, root: Path, filler: Filler) -> tuple[list[Benchmark], str]:
@@ -262,8 +262,10 @@ def table(found: list[Estimate]) -> list[str]:
         rows.append((one.stage, one.label, *counts, usd, hours))
     total = sum(one.usd or 0.0 for one in found)
     calls = sum(one.calls for one in found)
-    notes = [f"{one.stage}: by the rows of {one.stands_for}" for one in found if one.stands_for]
+    unknown = [one.stage for one in found if one.stands_for and not one.rows]
+    without = f", and what {', '.join(unknown)} will ask, whose rows are not made yet" if unknown else ""
+    notes = [f"{one.stage}: by the rows of {one.stands_for}" for one in found if one.stands_for and one.rows]
     unpriced = sorted({one.label for one in found if one.usd is None and one.calls})
     if unpriced:
         notes.append(f"no price is set for {', '.join(unpriced)}")
-    return [*columns(rows), f"total: {calls:,} calls, {total:,.2f} USD", *notes]
+    return [*columns(rows), f"total: {calls:,} calls, {total:,.2f} USD{without}", *notes]
