@@ -51,11 +51,12 @@ async def listing(api: "AsyncOpenAI", endpoint: Endpoint) -> Listing:
     import httpx2
     import openai
 
+    longest = min(LIST_S, endpoint.timeout_s)
     try:
-        async with asyncio.timeout(LIST_S):
+        async with asyncio.timeout(longest):
             answer = await api.get("/models", cast_to=httpx2.Response)
     except TimeoutError:
-        return Listing(None, None, f"no answer within {LIST_S:g} s")
+        return Listing(None, None, f"no answer within {longest:g} s")
     except openai.APIStatusError as error:
         fault = status_fault(error.status_code, error.body, error.response.headers)
         return Listing(None, error.status_code, redact(fault.detail, endpoint.secret()))
