@@ -16,6 +16,7 @@ from star1.errors import InputError, SettingError
 from star1.ledger import FOLDER, columns, records
 from star1.records import Row, read_rows, write_rows
 from star1.replies import REOPENED, Store
+from star1.segments import segments
 
 LOCKS = Path(".snakemake/locks")
 
@@ -122,8 +123,9 @@ def reopen(found: Sequence[Quarantine], reasons: Sequence[str], root: Path = Pat
         _see_that_nobody_works(root)
     with contextlib.ExitStack() as stack:
         # All of them before the first record: a store in use leaves the others as they are.
-        stores = {one.stage: None if dry else _open(stack, one.stage, root) for one in found}
-        return [_reopen(one, reasons, root / FOLDER / f"{one.stage}.jsonl", stores[one.stage]) for one in found]
+        stores = {} if dry else _open(stack, found, root)
+        done = "would be re-opened" if dry else "re-opened"
+        return [_reopen(one, reasons, _store(one.stage, root), stores.get(one.stage), done) for one in found]
 
 
 def put_aside(found: Sequence[Quarantine], root: Path = Path()) -> None:
@@ -144,19 +146,25 @@ def _see_that_nobody_works(root: Path) -> None:
         raise InputError(root / LOCKS, "a run of Snakemake holds this folder", "no run", hint)
 
 
-def _open(stack: contextlib.ExitStack, stage: str, root: Path) -> Store:
-    return stack.enter_context(Store(root / FOLDER / f"{stage}.jsonl"))
+def _open(stack: contextlib.ExitStack, found: Sequence[Quarantine], root: Path) -> dict[str, Store]:
+    """The stores of some stages; a stage that never got a reply has none, and is given none."""
+    paths = {one.stage: _store(one.stage, root) for one in found}
+    there = {stage: path for stage, path in paths.items() if path.exists() or segments(path)}
+    return {stage: stack.enter_context(Store(path)) for stage, path in there.items()}
 
 
-def _reopen(one: Quarantine, reasons: Sequence[str], path: Path, store: Store | None) -> str:
+def _store(stage: str, root: Path) -> Path:
+    return root / FOLDER / f"{stage}.jsonl"
+
+
+def _reopen(one: Quarantine, reasons: Sequence[str], path: Path, store: Store | None, done: str) -> str:
     items = one.chosen(reasons)
     replies = served(path, items)
     if store is not None:
         for item, key, about in _each(replies):
             store.reopen(key, {**about, "reason": items[item]})
     counts = ", ".join(f"{reason} {count}" for reason, count in Counter(items.values()).most_common())
-    would = "re-opened" if store is not None else "would be re-opened"
-    told = [f"{one.stage}: {len(items):,} rows ({counts}), {sum(map(len, replies.values())):,} replies {would}"]
+    told = [f"{one.stage}: {len(items):,} rows ({counts}), {sum(map(len, replies.values())):,} replies {done}"]
     if before := sum(not kept for kept in replies.values()):
         told.append(f"{before:,} rows were re-opened before")
     if without := len(items) - len(replies):

@@ -129,6 +129,14 @@ def test_what_was_paid_stays_counted_and_readable(capsys: pytest.CaptureFixture[
     assert "re-opened" in capsys.readouterr().out
 
 
+def test_a_stage_that_never_got_a_reply_is_given_no_store(capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty one would be told as a store of its own."""
+    write_rows(ASIDE, [{"id": "1", "reason": "timeout"}])
+    star1("calls", "retry", "--reason", "timeout")
+    assert "1 rows (timeout 1), 0 replies re-opened; 1 rows have no reply of their own" in capsys.readouterr().out
+    assert not STORE.exists()
+
+
 def test_a_dry_run_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with server(Model()) as served:
         categorize(served.url)
