@@ -70,7 +70,8 @@ async def listing(api: "AsyncOpenAI", endpoint: Endpoint) -> Listing:
 
 def _is_azure(endpoint: Endpoint) -> bool:
     """Whether the address is Azure's, which lists models, while requests name deployments."""
-    return (urlsplit(endpoint.base_url or "").hostname or "").endswith(".azure.com")
+    host = urlsplit(endpoint.base_url or "").hostname or ""
+    return host.endswith(".azure.com") or getattr(endpoint, "api_version", None) is not None
 
 
 def names_in(content: bytes) -> tuple[str, ...] | None:
