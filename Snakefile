@@ -52,6 +52,7 @@ include: "rules/score.smk"
 include: "rules/curate.smk"
 include: "rules/benign.smk"
 include: "rules/screen.smk"
+include: "rules/describe.smk"
 include: "rules/finetune.smk"
 include: "rules/generate.smk"
 include: "rules/judge.smk"
@@ -77,6 +78,7 @@ rule all:
         rules.curate_perturb.output,
         rules.benign_keep.output,
         rules.screen.output,
+        rules.describe.output,
         expand(rules.finetune.output, run=RUNS),
         expand(rules.generate.output, model=MODELS),
         expand(rules.judge.output, model=MODELS),
