@@ -36,6 +36,6 @@ rule describe:
         sets=[f"{name}={path}" for name, path in DESCRIBED.items()],
         confidence=P("summarize.confidence"),
     shell:
-        "python -m scripts.describe --sets {params.sets:q} --confidence {params.confidence} --metrics {output.metrics}"
+        "python -m scripts.describe --sets {params.sets:q} --confidence {params.confidence} --json {output.metrics}"
         " --categories {output.categories} --marks {output.marks} --lengths {output.lengths} --wording {output.wording}"
         " 2>&1 | tee {log}"

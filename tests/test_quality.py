@@ -43,8 +43,10 @@ def test_style_is_told_by_the_first_sentence(answer: str, style: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "cites"),
-    [("Our Policy forbids it", True), ("two policies", True), ("see rule 3", True), ("the guideline", True)]
-    + [("call the police", False), ("a politician", False), ("as a rule", False)],
+    [
+        *((text, True) for text in ("Our Policy forbids it", "two policies", "see rule 3", "the guideline")),
+        *((text, False) for text in ("call the police", "a politician", "as a rule")),
+    ],
 )
 def test_citations(text: str, cites: bool) -> None:
     assert responses.cites(text) is cites
@@ -72,7 +74,7 @@ def test_figures_of_known_rows() -> None:
     assert found["sources"] == {"a": 3, "b": 1}
     assert found["mean_marks"] == {"safety": 9.5, "relevance": 9}
     assert found["words"]["question"] == {"median": 3, "p90": 3, "max": 3}
-    assert found["words"]["answer"] == {"median": 5, "p90": 9, "max": 9}
+    assert found["words"]["answer"] == {"median": 5.5, "p90": 10, "max": 10}
     assert (found["policy_in_thinking"]["count"], found["policy_in_answer"]["count"]) == (3, 1)
     assert found["policy_in_thinking"]["low"] < 0.75 < found["policy_in_thinking"]["high"]
     assert {name: one["count"] for name, one in found["refusal_style"].items()} == {
@@ -105,7 +107,7 @@ def test_the_script_writes_figures_and_plots(tmp_path: Path, capsys: pytest.Capt
     plots = ("categories", "marks", "lengths", "wording")
     flags = ["--sets", *(f"{name}={tmp_path / name}.jsonl" for name in sets), "--confidence", "0.9"]
     flags += [part for name in plots for part in (f"--{name}", str(tmp_path / f"{name}.csv"))]
-    run_script("describe", *flags, "--metrics", str(tmp_path / "quality.json"))
+    run_script("describe", *flags, "--json", str(tmp_path / "quality.json"))
     assert capsys.readouterr().out.startswith(
         "describe: mine 2 rows, 100 % cite a policy, in 0 % it is in the answer; theirs "
     )
