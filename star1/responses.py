@@ -37,6 +37,11 @@ def words(text: str) -> int:
     return len(text.split())
 
 
+def bare_words(text: str) -> list[str]:
+    """The words of a text in small letters, without what stands around them."""
+    return re.findall(r"\w+", text.lower())
+
+
 def cites(text: str) -> bool:
     """Whether a text speaks of a policy, of guidelines, or of a rule by its number."""
     return POLICY.search(text) is not None
