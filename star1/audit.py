@@ -1,24 +1,23 @@
-"""The released data sets held against what is published about them, and the selection run on them. No model is called."""
+"""The data sets that the authors released held against what is published about them, and the selection run on them.
+
+No model is called.
+"""
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from star1 import facts, layouts, published, responses
-from star1.curation import balance, low_mark
-from star1.errors import InputError
+from star1 import facts, responses
+from star1.curation import balance
 from star1.facts import BENIGN, STAR_1, STAR_41K
-from star1.marks import row_flaw, score_flaw
-from star1.policies import Rubric
 from star1.records import Row
+from star1.released import Released, recorded_md5
 
-OK, DIFFERS, UNPUBLISHED = "ok", "DIFFERS", "no published figure"
+OK, DIFFERS, UNPUBLISHED, ELSEWHERE = "ok", "DIFFERS", "no published figure", "cannot be checked from here"
+Overlaps = Mapping[str, Mapping[str, Sequence[str]]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Check:
         what: the figure.
         published: its value; None where none is published.
         found: what was recomputed; None where that needs what is not here.
-        verdict: `OK`, `DIFFERS`, `UNPUBLISHED`, or what is needed to check it.
+        verdict: `OK`, `DIFFERS`, `UNPUBLISHED`, or `ELSEWHERE` and what is needed.
     """
 
     of: str
@@ -38,104 +37,6 @@ class Check:
     published: Any
     found: Any
     verdict: str
-
-
-class Released:
-    """The rows of a released file, as they are, and what is counted in them."""
-
-    def __init__(self, name: str, path: Path, rows: Sequence[Row]) -> None:
-        self.name, self.path, self.rows = name, path, rows
-        self.rubric: Rubric = facts.BENIGN_RUBRIC if name == BENIGN else facts.RUBRIC
-
-    @cached_property
-    def flaws(self) -> list[str | None]:
-        """For each row what keeps it from being of the schema, if anything."""
-        return [flaw(row, self.rubric, self.name == BENIGN) for row in self.rows]
-
-    @cached_property
-    def sound(self) -> list[Row]:
-        """The rows of the schema."""
-        return [row for row, found in zip(self.rows, self.flaws, strict=True) if not found]
-
-    @cached_property
-    def full(self) -> list[Row]:
-        """The rows of the schema with full marks, and none that is of no category."""
-        if self.name == BENIGN:
-            return [row for row in self.sound if min(row["score"].values()) == self.rubric.maximum]
-        return [row for row in self.sound if not low_mark(row, self.rubric.maximum, facts.OTHER)]
-
-    @cached_property
-    def sources(self) -> Counter[str]:
-        """Rows by source."""
-        return Counter(row["source"] for row in self.sound)
-
-    @cached_property
-    def labels(self) -> Counter[str]:
-        """Labels by category."""
-        return Counter(name for row in self.sound for name in row["category"])
-
-    @cached_property
-    def widths(self) -> Counter[int]:
-        """Rows by number of labels."""
-        return Counter(len(row["category"]) for row in self.sound)
-
-    @cached_property
-    def texts(self) -> dict[str, list[str]]:
-        """Questions, thinking and answers."""
-        thoughts = [found for row in self.sound if (found := responses.split(row["response"]))]
-        return {
-            "question": [row["question"] for row in self.sound],
-            "thinking": [one.thinking for one in thoughts],
-            "answer": [one.answer for one in thoughts],
-        }
-
-    def words(self, part: str, measure: str) -> float | None:
-        """A figure about the lengths of texts [words]."""
-        return responses.spread([responses.words(text) for text in self.texts[part]])[measure]
-
-
-def flaw(row: Row, rubric: Rubric, benign: bool) -> str | None:
-    """What keeps a row from being of the released schema; of benign rows, category and source are not known to be there."""
-    found = score_flaw(row.get("score"), rubric) if benign else row_flaw(row, rubric)
-    for name in ("id", "question", "response"):
-        if not isinstance(row.get(name), str) or not row[name]:
-            return f"{name} missing, empty or no text"
-    if responses.split(row["response"]) is None:
-        return "response not in the two parts <think>…</think> and answer"
-    return found
-
-
-# --- the files --------------------------------------------------------------------------------------------------------
-
-
-def find(name: str, given: Path | None, root: Path = Path()) -> Path | None:
-    """Where a released data set lies: as given, else where `star1 import-published` or the stage `fetch` puts it."""
-    if given is not None:
-        return given
-    places = (root / published.FOLDER / f"{name}.json", root / f"data/published/{name}.jsonl")
-    return next((path for path in places if path.is_file()), None)
-
-
-def read(name: str, path: Path) -> Released:
-    """Read a released file: a JSON list, or JSON Lines.
-
-    Raises:
-        InputError: no such file, or not of that layout.
-    """
-    if not path.is_file():
-        raise InputError(path, "no such file", f"the released {name}", f"`star1 import-published {name}` fetches it")
-    layouts.look_at(path)
-    rows = list(layouts.objects(path, "jsonl" if ".jsonl" in path.name else "json", "question"))
-    if not rows:
-        raise InputError(path, "no rows", f"the released {name}")
-    return Released(name, path, rows)
-
-
-def recorded_md5(name: str, root: Path = Path()) -> str | None:
-    """The digest by which `star1 import-published` knows the file, if one is recorded."""
-    path = root / published.FOLDER / f"{name}.json.dvc"
-    found = yaml.safe_load(path.read_text("utf-8"))["outs"][0].get("md5") if path.is_file() else None
-    return None if found is None else str(found)
 
 
 # --- the figures ------------------------------------------------------------------------------------------------------
@@ -153,7 +54,8 @@ def audit(sets: Mapping[str, Released], root: Path = Path()) -> tuple[list[Check
     """
     checks: list[Check] = []
     for name in facts.NAMES:
-        for what, value, measure in _figures(name, recorded_md5(name, root)):
+        md5 = recorded_md5(name, sets[name].path if name in sets else None, root)
+        for what, value, measure in _figures(name, md5):
             checks.append(_check(name, what, value, measure, (name,), sets))
     overlaps: dict[str, dict[str, list[str]]] = {}
     if STAR_1 in sets and STAR_41K in sets:
@@ -161,10 +63,7 @@ def audit(sets: Mapping[str, Released], root: Path = Path()) -> tuple[list[Check
     for what, value, measure in _across(overlaps):
         checks.append(_check(STAR_41K, what, value, measure, (STAR_1, STAR_41K), sets))
     ours = _check(BENIGN, "ids that are ids of STAR-1", None, _shared_ids, (STAR_1, BENIGN), sets)
-    never = [
-        Check("-", what, value, None, f"cannot be checked from here: needs {how}")
-        for what, value, how in facts.NOT_RELEASED
-    ]
+    never = [Check("-", what, value, None, f"{ELSEWHERE}: needs {how}") for what, value, how in facts.NOT_RELEASED]
     return [*checks, ours, *never], overlaps
 
 
@@ -176,7 +75,7 @@ def _check(
     of: str, what: str, value: Any, measure: Measure, needs: Sequence[str], sets: Mapping[str, Released]
 ) -> Check:
     if missing := [name for name in needs if name not in sets]:
-        return Check(of, what, value, None, f"cannot be checked from here: needs {' and '.join(missing)}")
+        return Check(of, what, value, None, f"{ELSEWHERE}: needs {' and '.join(missing)}")
     found = measure(*(sets[name] for name in needs))
     return Check(of, what, value, found, UNPUBLISHED if value is None else OK if found == value else DIFFERS)
 
@@ -209,22 +108,26 @@ def _figures_of_star_1() -> Iterator[Figure]:
     for (part, measure), value in facts.WORDS.items():
         told = {"median": "median", "p90": "ninetieth percentile", "max": "longest"}[measure]
         yield f"words of the {part}, {told}", value, lambda one, part=part, measure=measure: one.words(part, measure)
-    yield (
-        'answers with "polic" in them',
-        facts.POLIC_ANSWERS,
-        lambda one: sum("polic" in text.lower() for text in one.texts["answer"]),
-    )
-    yield (
-        "answers with the word policy or policies",
-        None,
-        lambda one: sum(
-            any(word in {"policy", "policies"} for word in responses.bare_words(text)) for text in one.texts["answer"]
-        ),
-    )
+    yield 'answers with "polic" in them', facts.POLIC_ANSWERS, lambda one: _answers(one, _has_polic)
+    yield "answers with the word policy or policies", None, lambda one: _answers(one, _has_policy)
+
+
+def _answers(one: Released, holds: Callable[[str], bool]) -> int:
+    return sum(holds(text) for text in one.texts["answer"])
+
+
+def _has_polic(text: str) -> bool:
+    return "polic" in text.lower()
+
+
+def _has_policy(text: str) -> bool:
+    return not {"policy", "policies"}.isdisjoint(responses.bare_words(text))
 
 
 # --- the selection run on the released rows ---------------------------------------------------------------------------
 
+# Told on the screen of ids and of faults; `--json` has all ids.
+SHOWN = 10
 ORDERS = ("in the file's order", "in the order of ids")
 
 
@@ -242,27 +145,28 @@ def _by_id(row: Row) -> tuple[int, str]:
     return (int(name), "") if name.isdecimal() else (1 << 62, name)
 
 
-def _across(overlaps: Mapping[str, Mapping[str, Sequence[str]]]) -> Iterator[Figure]:
+def _across(overlaps: Overlaps) -> Iterator[Figure]:
     """The figures that STAR-1 and STAR-41K tell together."""
     count = facts.ROWS[STAR_1]
-    yield (
-        "rows of STAR-1 in it, by question",
-        count,
-        lambda small, large: len(_values(small, "question") & _values(large, "question")),
-    )
+    yield "rows of STAR-1 in it, by question", count, _shared_questions
     yield "rows of STAR-1 in it, by id and question", count, lambda small, large: len(_pairs(small) & _pairs(large))
-    yield (
-        "rows of STAR-1 with full marks in it, by id",
-        count,
-        lambda small, large: len(_values(small, "id") & {row["id"] for row in large.full}),
-    )
+    yield "rows of STAR-1 with full marks in it, by id", count, _shared_full
     for order in ORDERS:
+        # Ties go to the first row; that the released file has the authors' order is as good a guess as there is.
         published = count if order == ORDERS[0] else None
         yield (
             f"ids of STAR-1 that curate selects {order}",
             published,
             lambda *_, order=order: len(overlaps[order]["both"]),
         )
+
+
+def _shared_questions(small: Released, large: Released) -> int:
+    return len(_values(small, "question") & _values(large, "question"))
+
+
+def _shared_full(small: Released, large: Released) -> int:
+    return len(_values(small, "id") & {row["id"] for row in large.full})
 
 
 def _values(one: Released, field: str) -> set[str]:
@@ -280,30 +184,34 @@ def _shared_ids(small: Released, benign: Released) -> int:
 # --- the report -------------------------------------------------------------------------------------------------------
 
 
-def report(
-    checks: Sequence[Check], overlaps: Mapping[str, Mapping[str, Sequence[str]]], sets: Mapping[str, Released]
-) -> list[str]:
+def report(checks: Sequence[Check], overlaps: Overlaps, sets: Mapping[str, Released]) -> list[str]:
     """The checks as a table, what is wrong with rows, and how to get what is missing."""
+    lines = _table(checks)
+    for one in sets.values():
+        counts = Counter(found.partition(";")[0] for found in one.flaws if found)
+        lines += [f"{one.name}: {count} rows: {what}" for what, count in counts.most_common(SHOWN)]
+    for order, ids in overlaps.items():
+        lost, new = ids["published_alone"], ids["ours_alone"]
+        if lost or new:
+            lines.append(f"{order}: published and not selected: {_ids(lost)}; selected and not published: {_ids(new)}")
+    if missing := [name for name in facts.NAMES if name not in sets]:
+        lines.append(f"Not here: {', '.join(missing)}. `star1 import-published {' '.join(missing)}` fetches them.")
+    verdicts = Counter(one.verdict.partition(":")[0] for one in checks).most_common()
+    return [*lines, f"{len(checks)} figures: " + ", ".join(f"{count} {verdict}" for verdict, count in verdicts)]
+
+
+def _table(checks: Sequence[Check]) -> list[str]:
+    """The checks as a Markdown table."""
     cells = [[one.of, one.what, _shown(one.published), _shown(one.found), one.verdict] for one in checks]
     table = [["data set", "figure", "published", "recomputed", "verdict"], *cells]
     widths = [max(len(line[column]) for line in table) for column in range(5)]
     table.insert(1, ["-" * width for width in widths])
-    lines = [f"| {' | '.join(text.ljust(width) for text, width in zip(line, widths, strict=True))} |" for line in table]
-    for one in sets.values():
-        counts = Counter(found.partition(";")[0] for found in one.flaws if found)
-        lines += [f"{one.name}: {count} rows: {what}" for what, count in counts.most_common(10)]
-    for order, ids in overlaps.items():
-        if alone := ids["published_alone"] + ids["ours_alone"]:
-            counts = Counter({name: len(found) for name, found in ids.items()})
-            told = f"{counts['published_alone']} published ids not selected, {counts['ours_alone']} selected ids not published"
-            lines.append(f"{order}: {told}; the first ones: {', '.join(alone[:10])}")
-    if missing := [name for name in facts.NAMES if name not in sets]:
-        lines.append(f"Not here: {', '.join(missing)}. `star1 import-published {' '.join(missing)}` fetches them.")
-    verdicts = Counter(one.verdict.partition(":")[0] for one in checks)
-    lines.append(
-        f"{len(checks)} figures: " + ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
-    )
-    return lines
+    return [f"| {' | '.join(text.ljust(width) for text, width in zip(line, widths, strict=True))} |" for line in table]
+
+
+def _ids(ids: Sequence[str]) -> str:
+    shown = ", ".join(ids[:SHOWN])
+    return f"{len(ids)}" + (f" ({shown}{', ...' if len(ids) > SHOWN else ''})" if ids else "")
 
 
 def _shown(value: Any) -> str:

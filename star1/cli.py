@@ -98,15 +98,15 @@ def import_published(args: argparse.Namespace) -> None:
 
 def check_published(args: argparse.Namespace) -> None:
     """Hold the released data sets against what is published about them; fails when a figure differs."""
-    from star1 import audit, facts
+    from star1 import audit, facts, released
     from star1.records import write_json
 
     given = dict(zip(facts.NAMES, (args.star_1, args.star_41k, args.benign), strict=True))
-    found = {name: path for name in facts.NAMES if (path := audit.find(name, given[name]))}
+    found = {name: path for name in facts.NAMES if (path := released.find(name, given[name]))}
     if not found:
         hint = "`star1 import-published` fetches them, or give --star-1, --star-41k, --benign."
         raise InputError("check-published", "none of the released data sets", "at least one", hint)
-    sets = {name: audit.read(name, path) for name, path in found.items()}
+    sets = {name: released.read(name, path) for name, path in found.items()}
     checks, overlaps = audit.audit(sets)
     for line in audit.report(checks, overlaps, sets):
         say(line)
