@@ -14,6 +14,8 @@ PLACES = [
     ("metrics (dvc metrics show)", "results/metrics/"),
     ("generations, judgements", "results/generations/, results/judgements/"),
     ("final data set", "data/star1.jsonl; benign: data/benign/benign.jsonl"),
+    ("other selections", "data/selections/"),
+    ("stability, quality figures", "results/tables/stability.md, results/metrics/quality.json"),
     ("dropped rows, with reasons", "data/dropped.jsonl, data/curate_dropped.jsonl, data/quarantine/"),
     ("every model reply", "data/replies/"),
     ("checkpoints", "models/"),

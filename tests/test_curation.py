@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -37,18 +38,37 @@ def scored(index: int, source: str = "a", category: Sequence[str] = ("x",), scor
     }
 
 
-def literal_removals(rows: list[Row], size: int) -> list[Row]:
+def weight(source: int, labels: Sequence[int], rows: int, marks: int) -> float:
+    """The rule's weight, from counts: its operations in its order."""
+    total = 0.0
+    for count in labels:
+        total += count / marks
+    return source / rows * total
+
+
+def product_first(source: int, labels: Sequence[int], rows: int, marks: int) -> float:
+    """The same number but for the last bit."""
+    return source * (sum(count / marks for count in labels)) / rows
+
+
+def sum_first(source: int, labels: Sequence[int], rows: int, marks: int) -> float:
+    """The same number but for the last bit."""
+    return source / rows * (sum(labels) / marks)
+
+
+Weight: TypeAlias = Callable[[int, Sequence[int], int, int], float]
+
+
+def literal_removals(rows: list[Row], size: int, weigh: Weight = weight) -> list[Row]:
     """The rule as it reads: everything counted anew for every row that goes."""
     rows, gone = list(rows), []
     while len(rows) > size:
-        sources = [row["source"] for row in rows]
-        labels = [name for row in rows for name in row["category"]]
-        weights = []
-        for row in rows:
-            total = 0.0
-            for name in row["category"]:
-                total += labels.count(name) / len(labels)
-            weights.append(sources.count(row["source"]) / len(rows) * total)
+        sources = Counter(row["source"] for row in rows)
+        labels = Counter(name for row in rows for name in row["category"])
+        weights = [
+            weigh(sources[row["source"]], [labels[name] for name in row["category"]], len(rows), labels.total())
+            for row in rows
+        ]
         gone.append(rows.pop(weights.index(max(weights))))
     return gone
 
@@ -71,14 +91,26 @@ def test_balance_is_the_rule_written_out(pairs: list[tuple[str, list[str]]], siz
     assert sorted(int(row["id"]) for row in kept + dropped) == list(range(len(rows)))
 
 
-@pytest.mark.parametrize("seed", range(4))
+def mixed(seed: int) -> list[Row]:
+    random_ = random.Random(seed)
+    pairs = [(random_.choice("aaaabbbccde"), random_.choice((1, 1, 2, 3))) for _ in range(150)]
+    return [scored(i, source, random_.sample("uvwxyz", width)) for i, (source, width) in enumerate(pairs)]
+
+
+@pytest.mark.parametrize("seed", range(10))
 def test_every_step_of_the_balance_is_the_rules_step(seed: int) -> None:
     """Not only who is left, but who goes when: each step's weights are the rule's to the last bit."""
-    random_ = random.Random(seed)
-    rows = [
-        scored(i, random_.choice("abcde"), random_.sample("uvwxyz", random_.choice((1, 1, 2, 3)))) for i in range(150)
-    ]
+    rows = mixed(seed)
     assert [row["id"] for row in balance(rows, 1)[1]] == [row["id"] for row in literal_removals(rows, 1)]
+
+
+@pytest.mark.parametrize("other", [product_first, sum_first])
+def test_the_order_of_float_operations_decides(other: Weight) -> None:
+    """Else the test above would pass whatever the order."""
+    changed = [
+        seed for seed in range(10) if literal_removals(mixed(seed), 1) != literal_removals(mixed(seed), 1, other)
+    ]
+    assert len(changed) >= 3
 
 
 def test_a_part_in_another_order_is_balanced_as_if_it_stood_alone() -> None:
