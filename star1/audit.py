@@ -13,7 +13,7 @@ from typing import Any
 from star1 import facts, responses
 from star1.curation import balance
 from star1.facts import BENIGN, STAR_1, STAR_41K
-from star1.records import Row
+from star1.records import Row, text_digest
 from star1.released import Released, recorded_md5
 
 OK, DIFFERS, UNPUBLISHED, ELSEWHERE = "ok", "DIFFERS", "no published figure", "cannot be checked from here"
@@ -108,8 +108,14 @@ def _figures_of_star_1() -> Iterator[Figure]:
     for (part, measure), value in facts.WORDS.items():
         told = {"median": "median", "p90": "ninetieth percentile", "max": "longest"}[measure]
         yield f"words of the {part}, {told}", value, lambda one, part=part, measure=measure: one.words(part, measure)
+    for size, digest in facts.KEPT.items():
+        yield f"ids that curate keeps of {size}, digest", digest, lambda one, size=size: _kept_digest(one, size)
     yield 'answers with "polic" in them', facts.POLIC_ANSWERS, lambda one: _answers(one, _has_polic)
     yield "answers with the word policy or policies", None, lambda one: _answers(one, _has_policy)
+
+
+def _kept_digest(one: Released, size: int) -> str:
+    return text_digest(" ".join(row["id"] for row in balance(one.full, size)[0]))
 
 
 def _answers(one: Released, holds: Callable[[str], bool]) -> int:

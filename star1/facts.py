@@ -78,6 +78,13 @@ WORDS = {
 # [data] answers that hold "polic" in any case; some of them mean the police.
 POLIC_ANSWERS = 93
 
+# [code] what the published selection itself keeps of STAR-1 when asked for fewer rows: digest of the ids, in file order, with spaces between.
+KEPT = {
+    900: "ce1fe9d5b7f30954",
+    500: "fe81aedc86395e6c",
+    250: "dd1a4cacd8ebc221",
+}
+
 # What no released file can tell: the figure, and where it would have to come from.
 NOT_RELEASED = (
     ("rows of the 18 sources together", "about 528.8K", "the sources themselves: `star1 preset paper`, stages fetch and collect"),

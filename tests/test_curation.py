@@ -152,19 +152,20 @@ def test_balance_keeps_what_the_published_code_keeps(size: int, shared: Path) ->
 
 
 def test_41k_rows_take_two_seconds_and_memory_for_each_row_alone() -> None:
-    """By the literal rule this is a quarter of an hour. Both limits are of the judged kind, with room for a busy machine."""
+    """By the literal rule this is a quarter of an hour. Measured: 0.35 s."""
     random_ = random.Random(1)
     names = [f"category {i}" for i in range(8)]
     pick = [random_.sample(names, random_.choice((1, 1, 2))) for _ in range(41_000)]
     rows = [scored(i, f"s{min(i % 97, 17)}", names) for i, names in enumerate(pick)]
     balance(rows[:50], 5)  # compiles, or loads what was compiled
     started = time.process_time()
-    tracemalloc.start()
     _, kept, dropped = curate(rows, RUBRIC, "Other", 1000)
+    assert time.process_time() - started < 2
+    tracemalloc.start()
+    balance(rows, 1000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert time.process_time() - started < 4  # tracing doubles it
-    assert peak < 41_000 * 1_200
+    assert peak < 41_000 * 1_000
     assert (len(kept), len(dropped)) == (1000, 40_000)
     counts = [sum(row["source"] == f"s{i}" for row in kept) for i in range(18)]
     assert max(counts) < 200  # one source held 83 % of the rows
