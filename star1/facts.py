@@ -78,7 +78,7 @@ WORDS = {
 # [data] answers that hold "polic" in any case; some of them mean the police.
 POLIC_ANSWERS = 93
 
-# [code] what the published selection itself keeps of STAR-1 when asked for fewer rows: digest of the ids, in file order, with spaces between.
+# [code] what the published selection keeps of STAR-1 when asked for fewer rows: digest of the ids in file order, spaces between.
 KEPT = {
     900: "ce1fe9d5b7f30954",
     500: "fe81aedc86395e6c",
