@@ -11,15 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from star1.endpoints import Endpoint, Sampling
+from star1.datasets import OWN_DATA, Noise, Selection
+from star1.endpoints import POOL_EXPECTED, Endpoint, Sampling, pool_mistake
 from star1.errors import SettingError
 from star1.policies import pack_mistakes
 from star1.sources import Benchmark, Located, Published, Source
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 TRIED = re.compile(r"str|int|float|bool|(list|dict)\[.*\]")
-# Data sets that the pipeline makes itself, beside those of fetch.published.
-OWN_DATA = {"star1": "data/star1.jsonl", "benign": "data/benign/benign.jsonl"}
 
 Name = Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -39,14 +38,23 @@ class Policy(Section):
     pack: Name
 
 
+# One endpoint, or a pool: several of the same model, which take each other's place.
+Pool = Name | Annotated[list[Name], Field(min_length=1)]
+
+
+def as_list(names: str | list[str]) -> list[str]:
+    """One name, or several, as a list."""
+    return [names] if isinstance(names, str) else names
+
+
 class Roles(Section):
     """Which endpoint answers in which role."""
 
-    classifier: Name
-    teacher: Name
-    scorer: Name
-    rewriter: Name
-    judge: Name
+    classifier: Pool
+    teacher: Pool
+    scorer: Pool
+    rewriter: Pool
+    judge: Pool
 
 
 class Llm(Section):
@@ -59,8 +67,7 @@ class Llm(Section):
 
     def pool(self, role: str) -> dict[str, Endpoint]:
         """The endpoints that answer in a role, by name."""
-        names = getattr(self.roles, role)
-        return {name: self.endpoints[name] for name in ([names] if isinstance(names, str) else names)}
+        return {name: self.endpoints[name] for name in as_list(getattr(self.roles, role))}
 
 
 class TinyModel(Section):
@@ -127,9 +134,11 @@ class Calls(Section):
 
 
 class Curate(Section):
-    """Selection of the final data set."""
+    """Selection of the final data set, and of others."""
 
     size: Count
+    selections: dict[Name, Selection]
+    stability: Noise
 
 
 class Benign(Section):
@@ -344,12 +353,9 @@ def _fields(place: list[Any]) -> list[str]:
     for key in place:
         found: list[Any] = []
         for kind in kinds:
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                if key in kind.model_fields:
-                    found.extend(_flat(kind.model_fields[key].annotation))
-            else:
-                found.append(kind)
-        kinds = found or kinds
+            if isinstance(kind, type) and issubclass(kind, BaseModel) and key in kind.model_fields:
+                found.extend(_flat(kind.model_fields[key].annotation))
+        kinds = found or kinds  # the name of a table's entry is no field of it
     models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
     return sorted({name for model in models for name in model.model_fields})
 
@@ -365,13 +371,13 @@ def _flat(annotation: Any) -> Iterator[Any]:
 def _mismatches(params: Params, root: Path) -> Iterator[str]:
     """Mistakes between sections: names that nothing has, files that are not there."""
     fetch = params.fetch
-    data = {**OWN_DATA, **dict.fromkeys(fetch.published)}
+    selections = params.curate.selections
+    data = {**OWN_DATA, **dict.fromkeys(fetch.published), **dict.fromkeys(selections)}
     yield from _unknown("collect.sources", params.collect.sources, fetch.sources)
     yield from _unknown("collect.benchmarks", list(params.collect.benchmarks), fetch.benchmarks)
     yield from _unknown("generate.benchmarks", params.generate.benchmarks, fetch.benchmarks)
     yield from _unknown("generate.models", params.generate.models, {**fetch.models, **params.finetune.runs})
-    for role, endpoint in params.llm.roles:
-        yield from _unknown(f"llm.roles.{role}", [endpoint], params.llm.endpoints)
+    yield from _role_mistakes(params.llm)
     for name, run in params.finetune.runs.items():
         yield from _unknown(f"finetune.runs.{name}.base", [run.base], fetch.models)
         yield from _unknown(f"finetune.runs.{name}.data", run.data, data)
@@ -379,6 +385,8 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
             yield f"finetune.runs.{name}: a name that a base model has, or `base`; expected one of its own."
     for name in sorted(set(fetch.published) & set(OWN_DATA)):
         yield f"fetch.published.{name}: a name that the pipeline's own data has; expected another one."
+    for name in sorted(set(selections) & {*OWN_DATA, *fetch.published}):
+        yield f"curate.selections.{name}: a name that another data set has; expected one of its own."
     if not (root / "policies" / params.policy.pack / "policy.yaml").is_file():
         packs = sorted(path.parent.name for path in root.glob("policies/*/policy.yaml"))
         yield f"policy.pack: no policies/{params.policy.pack}/policy.yaml; expected one of {', '.join(packs)}."
@@ -391,6 +399,16 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
         names = getattr(getattr(params, section), field)
         if len(set(names)) < len(names):
             yield f"{key}: a name twice; expected each once."
+
+
+def _role_mistakes(llm: Llm) -> Iterator[str]:
+    for role, names in llm.roles:
+        unknown = list(_unknown(f"llm.roles.{role}", as_list(names), llm.endpoints))
+        yield from unknown
+        if not unknown and (mistake := pool_mistake(llm.pool(role))):
+            yield f"llm.roles.{role}: {mistake}; expected {POOL_EXPECTED}."
+        if len(set(as_list(names))) < len(as_list(names)):
+            yield f"llm.roles.{role}: a name twice; expected each once."
 
 
 def _unknown(key: str, names: list[str], table: Mapping[str, Any]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from star1.endpoints import DEFAULT_BASE_URL, Endpoint, redact
+from star1.endpoints import Endpoint, redact
 from star1.errors import CallError, tell
 from star1.faults import connection_fault, status_fault
 
@@ -71,7 +71,7 @@ async def listing(api: "AsyncOpenAI", endpoint: Endpoint) -> Listing:
 def _is_azure(endpoint: Endpoint) -> bool:
     """Whether the address is Azure's, which lists models, while requests name deployments."""
     host = urlsplit(endpoint.base_url or "").hostname or ""
-    return host.endswith(".azure.com") or getattr(endpoint, "api_version", None) is not None
+    return host.endswith(".azure.com") or endpoint.api_version is not None
 
 
 def names_in(content: bytes) -> tuple[str, ...] | None:
@@ -89,12 +89,12 @@ def names_in(content: bytes) -> tuple[str, ...] | None:
 
 def sent_name(endpoint: Endpoint) -> str:
     """The name that requests carry."""
-    return str(getattr(endpoint, "served_as", None) or endpoint.model)
+    return endpoint.served_as or endpoint.model
 
 
 def where(endpoint: Endpoint) -> str:
     """What messages call an endpoint."""
-    return f"model {sent_name(endpoint)!r} at {endpoint.base_url or DEFAULT_BASE_URL}"
+    return f"model {sent_name(endpoint)!r} at {endpoint.url}"
 
 
 def is_listed(model: str, names: Sequence[str]) -> bool:
