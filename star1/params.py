@@ -15,6 +15,7 @@ from star1.endpoints import Endpoint, Sampling
 from star1.errors import SettingError
 from star1.policies import pack_mistakes
 from star1.sources import Benchmark, Located, Published, Source
+from star1.yaml_files import fields
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 TRIED = re.compile(r"str|int|float|bool|(list|dict)\[.*\]")
@@ -315,7 +316,7 @@ def _explain(error: ValidationError) -> list[str]:
         if one["type"] == "missing":
             lines.append(f"{key}: missing; expected a value. Hint: see the same key in the default params.yaml.")
         elif one["type"] == "extra_forbidden":
-            allowed = _fields(parent)
+            allowed = fields(Params, parent)
             near = difflib.get_close_matches(str(place[-1]), allowed, 1)
             hint = f" Hint: did you mean {near[0]}?" if near else ""
             lines.append(f"{key}: unknown key; expected one of {', '.join(allowed)}.{hint}")
@@ -325,36 +326,12 @@ def _explain(error: ValidationError) -> list[str]:
             found = one["input"]
             message = one["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
             if "dictionary" in message:
-                names = _fields(place) if one["type"] == "model_type" else []
+                names = fields(Params, place) if one["type"] == "model_type" else []
                 message = "a mapping" + (f" with the keys {', '.join(names)}" if names else "")
             shown = f"{found!r} ({type(found).__name__})" if not isinstance(found, dict | BaseModel) else "a mapping"
             shown = "a value that is not repeated here" if hidden else shown
             lines.append(f"{key}: {shown}; expected {message}.")
     return lines
-
-
-def _fields(place: list[Any]) -> list[str]:
-    """The keys that are allowed at a place, following the types of the sections."""
-    kinds: list[Any] = [Params]
-    for key in place:
-        found: list[Any] = []
-        for kind in kinds:
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                if key in kind.model_fields:
-                    found.extend(_flat(kind.model_fields[key].annotation))
-            else:
-                found.append(kind)
-        kinds = found or kinds
-    models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    return sorted({name for model in models for name in model.model_fields})
-
-
-def _flat(annotation: Any) -> Iterator[Any]:
-    arguments = getattr(annotation, "__args__", None)
-    if arguments is None:
-        yield annotation
-    for argument in arguments or ():
-        yield from _flat(argument)
 
 
 def _mismatches(params: Params, root: Path) -> Iterator[str]:
