@@ -153,7 +153,7 @@ def _estimate(params: Params, name: str, root: Path) -> Estimate:
     endpoint = params.llm.endpoints[getattr(params.llm.roles, role)]
     path = root / FOLDER / f"{name}.jsonl"
     known, usual = seen(path, endpoint), {**REPLY_TOKENS, **params.llm.reply_tokens}
-    sampling = _sampling(params, stage)
+    sampling = sampling_of(params, stage)
     calls = Dry(endpoint, sampling, path, known.counted)
     pack = load_pack(root / "policies" / params.policy.pack)
     filler = Filler(pack, usual)
@@ -190,7 +190,8 @@ def price(
     return Estimate(name, endpoint.label, rows, client.answered, calls, prompt, reply, usd, needed, stands_for)
 
 
-def _sampling(params: Params, stage: str) -> Sampling:
+def sampling_of(params: Params, stage: str) -> Sampling:
+    """Decoding settings of a stage."""
     whole = {"categorize": params.categorize, "reason": params.reason, "score": params.score, "judge": params.judge}
     parts = {name: getattr(params.benign, name.removeprefix("benign_")) for name in STAGES if name not in whole}
     return Sampling.model_validate({**whole, **parts}[stage].sampling)

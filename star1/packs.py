@@ -2,6 +2,8 @@
 
 import difflib
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from star1.errors import InputError
+from star1.records import write_text
 from star1.templates import PLACEHOLDERS, Marks, Terms, heading_mistakes, template_mistakes
 from star1.yaml_files import Marked, explain, near, read_marked, repeated_keys
 
@@ -260,3 +263,34 @@ def find_pack(root: Path, name: str) -> Path:
         packs = known_packs(root, name)
         raise InputError(folder, "no such policy pack", f"one of {', '.join(packs)}", near(name, packs))
     return folder
+
+
+def new_pack(root: Path, name: str, source: str) -> Path:
+    """Copy a pack under a new name; gives the new folder.
+
+    Raises:
+        InputError: there is no pack `source`, it has mistakes, or `name` is taken or is no name of a folder.
+    """
+    old, new = find_pack(root, source), root / "policies" / name
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_+-]*", name):
+        raise InputError(
+            "policy new", f"{name!r}", "a name of letters, digits and _ + -, which begins with one of the first two"
+        )
+    if new.exists():
+        raise InputError(new, "something of this name", "a new name", "nothing was changed")
+    files = read_files(old)
+    if files.mistakes:
+        raise InputError(
+            old, f"{len(files.mistakes)} mistakes", "a pack without", f"star1 policy check {source} --schema-only"
+        )
+    text = (old / "policy.yaml").read_text("utf-8")
+    marked = read_marked(old / "policy.yaml", text, "a policy pack's policy.yaml")
+    lines = text.splitlines(keepends=True)
+    # Only this line changes, so that comments and layout stay.
+    lines[int(marked.where("name").rpartition(":")[2]) - 1] = f"name: {name}\n"
+    with tempfile.TemporaryDirectory(dir=new.parent, prefix=".new-") as folder:
+        copy = Path(folder) / name
+        shutil.copytree(old, copy, ignore=shutil.ignore_patterns(".*", "*~"))
+        write_text(copy / "policy.yaml", "".join(lines))
+        copy.rename(new)
+    return new
