@@ -19,6 +19,7 @@ from star1.yaml_files import Marked, explain, near, read_marked, repeated_keys
 # A text is sent with every call; one beyond this [characters] is a file that lies in the wrong place.
 LONGEST = 40_000
 GOLDEN = "golden.yaml"
+SLUG = re.compile(r"[a-z][a-z0-9_]*")
 TOP = ("policy.yaml", GOLDEN, "README.md", "policies", "prompts")
 Text = Annotated[str, Field(pattern=r"\S")]
 
@@ -44,7 +45,7 @@ class Category(_Strict):
     @field_validator("slug")
     @classmethod
     def _file_name(cls, slug: str) -> str:
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", slug):
+        if not SLUG.fullmatch(slug):
             raise ValueError("small letters, digits and _ alone, since it names a file")
         return slug
 
@@ -113,18 +114,24 @@ def read_files(folder: Path) -> Files:
     mistakes: list[InputError] = []
     file, marked = _read_pack_file(folder / "policy.yaml", mistakes)
     terms = read_terms(marked.value if marked else None)
-    slugs = _slugs(marked.value if marked else None)
+    slugs = [slug for _, slug in _texts_of(marked.value if marked else None, "slug") if SLUG.fullmatch(slug)]
     texts: dict[str, str] = {}
-    wanted = {"policies": slugs, "prompts": list(PLACEHOLDERS)}
-    for part, stems in wanted.items():
-        for path in (folder / part / f"{stem}.md" for stem in dict.fromkeys(stems)):
+    wanted = {
+        "policies": [f"{slug}.md" for slug in dict.fromkeys(slugs)],
+        "prompts": [f"{name}.md" for name in PLACEHOLDERS],
+    }
+    for part, names in wanted.items():
+        for path in (folder / part / name for name in names):
             try:
                 text = texts[f"{part}/{path.name}"] = read_text(path)
             except InputError as error:
                 mistakes.append(error)
             else:
                 mistakes += template_mistakes(path, text, terms) if part == "prompts" else heading_mistakes(path, text)
-    mistakes += _needless(folder, {part: stems for part, stems in wanted.items() if stems})
+    # A text of a category whose slug is wrong is no second mistake.
+    if len(wanted["policies"]) < max(1, len(terms.names)):
+        del wanted["policies"]
+    mistakes += _needless(folder, {".": TOP, **wanted})
     return Files(file, texts, terms, mistakes)
 
 
@@ -156,37 +163,33 @@ def _read_pack_file(path: Path, mistakes: list[InputError]) -> tuple[PackFile | 
         mistakes.append(error)
         return None, None
     mistakes += repeated_keys(marked)
+    file = None
     try:
         file = PackFile.model_validate(marked.value)
     except ValidationError as error:
         mistakes += explain(marked, error, PackFile)
-        return None, marked
-    mistakes += _contradictions(file, marked)
+    mistakes += _contradictions(marked, read_terms(marked.value))
     return file, marked
 
 
-def _contradictions(file: PackFile, marked: Marked) -> Iterator[InputError]:
-    """Fields that are right by themselves and wrong beside others."""
-    folder = marked.path.absolute().parent.name
-    if file.name != folder:
-        yield InputError(marked.where("name"), f"name: {file.name!r}", f"{folder!r}, as the pack's folder is called")
-    ways: dict[str, list[tuple[tuple[int | str, ...], str]]] = {"name": [], "slug": []}
-    for place, category in enumerate(file.categories):
-        ways["name"].append((("categories", place, "name"), category.name))
-        ways["slug"].append((("categories", place, "slug"), category.slug))
-    for what, entries in ways.items():
-        yield from twice(marked, f"category {what}", entries)
-    if same := [one.name for one in file.categories if folded(one.name) == folded(file.other)]:
-        yield InputError(
-            marked.where("other"), f"other: {file.other!r}, and a category is called {same[0]!r}", "a word of its own"
-        )
-    for key, rubric in file.rubrics:
-        if rubric.minimum >= rubric.maximum:
-            found = f"rubrics.{key}: maximum {rubric.maximum} and minimum {rubric.minimum}"
+def _contradictions(marked: Marked, terms: Terms) -> Iterator[InputError]:
+    """Fields that are right by themselves and wrong beside others; of a document that may have other mistakes."""
+    value = marked.value if isinstance(marked.value, dict) else {}
+    folder, name, other = marked.path.absolute().parent.name, value.get("name"), value.get("other")
+    if isinstance(name, str) and name.strip() and name != folder:
+        yield InputError(marked.where("name"), f"name: {name!r}", f"{folder!r}, as the pack's folder is called")
+    for key in ("name", "slug"):
+        entries = [(("categories", place, key), text) for place, text in _texts_of(value, key)]
+        yield from twice(marked, f"category {key}", entries)
+    if isinstance(other, str) and (same := [one for one in terms.names if folded(one) == folded(other)]):
+        found = f"other: {other!r}, and a category is called {same[0]!r}"
+        yield InputError(marked.where("other"), found, "a word of its own")
+    for key, marks in terms.marks.items():
+        if marks.minimum >= marks.maximum:
+            found = f"rubrics.{key}: maximum {marks.maximum} and minimum {marks.minimum}"
             yield InputError(marked.where("rubrics", key, "maximum"), found, "a maximum above the minimum")
-        names: list[tuple[tuple[int | str, ...], str]]
-        names = [(("rubrics", key, "criteria", name), name) for name in rubric.criteria]
-        yield from twice(marked, f"criterion of rubrics.{key}", names)
+        criteria = [(("rubrics", key, "criteria", criterion), criterion) for criterion in marks.criteria]
+        yield from twice(marked, f"criterion of rubrics.{key}", criteria)
 
 
 def folded(name: str) -> str:
@@ -194,7 +197,7 @@ def folded(name: str) -> str:
     return re.sub(r"\s*/\s*", "/", " ".join(name.split())).casefold()
 
 
-def twice(marked: Marked, what: str, entries: Sequence[tuple[tuple[int | str, ...], str]]) -> Iterator[InputError]:
+def twice(marked: Marked, what: str, entries: Sequence[tuple[Sequence[int | str], str]]) -> Iterator[InputError]:
     """Entries that are called as an earlier one is, case and blanks aside."""
     first: dict[str, tuple[str, str]] = {}
     for way, name in entries:
@@ -218,27 +221,23 @@ def read_terms(value: Any) -> Terms:
         except ValidationError:
             continue
         found[key] = Marks(list(checked.criteria), checked.minimum, checked.maximum)
-    names = _texts_of(value, "name")
+    names = [name for _, name in _texts_of(value, "name")]
     if not isinstance(other, str) or folded(other) in map(folded, names):
         other = None
     return Terms(names, other, found)
 
 
-def _slugs(value: Any) -> list[str]:
-    slugs = _texts_of(value, "slug")
-    return [slug for slug in slugs if re.fullmatch(r"[a-z][a-z0-9_]*", slug)]
-
-
-def _texts_of(value: Any, key: str) -> list[str]:
+def _texts_of(value: Any, key: str) -> list[tuple[int, str]]:
+    """A field of the categories where it is a text, with the category's place."""
     categories = value.get("categories") if isinstance(value, dict) else None
-    entries = [one for one in categories or () if isinstance(one, dict)] if isinstance(categories, list) else []
-    return [one[key] for one in entries if isinstance(one.get(key), str)]
+    entries = list(enumerate(categories)) if isinstance(categories, list) else []
+    found = [(place, one.get(key)) for place, one in entries if isinstance(one, dict)]
+    return [(place, text) for place, text in found if isinstance(text, str)]
 
 
 def _needless(folder: Path, wanted: Mapping[str, Sequence[str]]) -> Iterator[InputError]:
     """Files that nothing reads, such as a prompt under a mistyped name."""
-    names = {".": TOP, **{part: [f"{stem}.md" for stem in stems] for part, stems in wanted.items()}}
-    for part, known in names.items():
+    for part, known in wanted.items():
         found = sorted((folder / part).iterdir()) if (folder / part).is_dir() else []
         for path in found:
             if path.name not in known and not path.name.startswith(".") and not path.name.endswith("~"):

@@ -13,9 +13,10 @@ from ruamel.yaml.error import YAMLError
 
 from star1.endpoints import Endpoint, Sampling
 from star1.errors import SettingError
+from star1.packs import known_packs
 from star1.policies import pack_mistakes
 from star1.sources import Benchmark, Located, Published, Source
-from star1.yaml_files import fields
+from star1.yaml_files import fields, near
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 TRIED = re.compile(r"str|int|float|bool|(list|dict)\[.*\]")
@@ -352,8 +353,9 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
     for name in sorted(set(fetch.published) & set(OWN_DATA)):
         yield f"fetch.published.{name}: a name that the pipeline's own data has; expected another one."
     if not (root / "policies" / params.policy.pack / "policy.yaml").is_file():
-        packs = sorted(path.parent.name for path in root.glob("policies/*/policy.yaml"))
-        yield f"policy.pack: no policies/{params.policy.pack}/policy.yaml; expected one of {', '.join(packs)}."
+        packs = known_packs(root, params.policy.pack)
+        hint = f" Hint: {told}" if (told := near(params.policy.pack, packs)) else ""
+        yield f"policy.pack: no policies/{params.policy.pack}/policy.yaml; expected one of {', '.join(packs)}.{hint}"
     else:
         for line in pack_mistakes(root / "policies" / params.policy.pack):
             yield f"policy.pack: {line}"

@@ -259,18 +259,36 @@ def test_all_mistakes_of_a_pack_are_told_at_once(tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in lines] == [
         "policy.yaml",
         "policy.yaml",
+        "policy.yaml",
         "policies/self_harm.md",
         "prompts/reason.md",
         "prompts/score.md",
         "prompts/scores.md",
     ]
-    assert "Hint: did you mean benign?" in "".join(lines[:2])
+    assert "Hint: did you mean benign?" in "".join(lines[:3])
     assert lines[-1].endswith("Hint: did you mean score.md?")
-    with pytest.raises(InputError, match=r"tells of 5 more$"):
+    with pytest.raises(InputError, match=r"tells of 6 more$"):
         load_pack(folder)
     (folder / "policy.yaml").write_text("name: [unclosed")
     found = [line.split(": ")[0].removeprefix(f"{folder}/") for line in pack_mistakes(folder)]
     assert found[:2] == ["policy.yaml:1", "prompts/reason.md:1"]
+
+
+def test_a_missing_key_does_not_hide_what_else_is_wrong(tmp_path: Path) -> None:
+    """Names are compared and prompts are read even where policy.yaml lacks a field."""
+    categories = [CATEGORIES[0], {**CATEGORIES[1], "slug": "illicit"}]
+    rubrics = {**RUBRICS, "score": {"minimum": 0, "criteria": CRITERIA}}
+    folder = write_pack(tmp_path / "p", categories=categories, rubrics=rubrics, other="self-harm", name="q")
+    (folder / "policies" / "self_harm.md").write_text("Be kind.")
+    prompt = folder / "prompts" / "benign_score.md"
+    prompt.write_text(f"{prompt.read_text()}\n{EXAMPLE.replace('3', '9', 1)}\n")
+    assert [line.removeprefix(f"{folder}/").partition("; expected")[0] for line in pack_mistakes(folder)] == [
+        "policy.yaml:13: no rubrics.score.maximum",
+        "policy.yaml:1: name: 'q'",
+        "policy.yaml:8: category slug 'illicit' a second time (first in line 5)",
+        "policy.yaml:11: other: 'self-harm', and a category is called 'Self-Harm'",
+        "prompts/benign_score.md:8: Content_Safety_Compliance: 9 in the example",
+    ]
 
 
 def test_files_of_editors_and_systems_are_no_mistakes(tmp_path: Path) -> None:
