@@ -285,7 +285,7 @@ def test_a_missing_key_does_not_hide_what_else_is_wrong(tmp_path: Path) -> None:
     assert [line.removeprefix(f"{folder}/").partition("; expected")[0] for line in pack_mistakes(folder)] == [
         "policy.yaml:13: no rubrics.score.maximum",
         "policy.yaml:1: name: 'q'",
-        "policy.yaml:8: category slug 'illicit' a second time (first in line 5)",
+        "policy.yaml:9: category slug 'illicit' a second time (first in line 5)",
         "policy.yaml:11: other: 'self-harm', and a category is called 'Self-Harm'",
         "prompts/benign_score.md:8: Content_Safety_Compliance: 9 in the example",
     ]
