@@ -149,7 +149,7 @@ def policy_check(args: argparse.Namespace) -> None:
     from star1 import params, policy_check
     from star1.packs import find_pack
 
-    folder = find_pack(Path(), args.pack or params.read_yaml("params.yaml")["policy"]["pack"])
+    folder = find_pack(Path(), args.pack or str((params.read_yaml("params.yaml").get("policy") or {}).get("pack", "")))
     told, examples = policy_check.check_files(folder, golden=not args.schema_only)
     say(told)
     if args.schema_only:

@@ -203,6 +203,7 @@ class Filler:
     def __init__(self, pack: Pack, usual: Mapping[str, int]) -> None:
         by_length = sorted(pack.names, key=lambda name: (len(pack.policies[name]), name))
         self.other = pack.other
+        self.known = {*pack.names, pack.other}
         self.category = [by_length[len(by_length) // 2]]
         words = "word " * (usual["reason"] * CHARACTERS_PER_TOKEN // 2 // len("word "))
         self.answer = words.strip() or "word"
@@ -219,6 +220,8 @@ def plain_rows(params: Params, stage: str, root: Path, filler: Filler) -> tuple[
     for artifact in reversed(CHAIN[: CHAIN.index(wanted) + 1]):
         if (path := root / "data" / f"{artifact}.jsonl").is_file():
             rows = [filler.fill(row) for row in read_rows(path, ["id", "question"])]
+            if not all(filler.known.issuperset(row["category"]) for row in rows):
+                continue  # made with another pack, and will be made anew
             if stage not in ("categorize", "reason"):  # a row of no category goes no further
                 rows = [row for row in rows if row["category"] != [filler.other]]
             if stage.startswith("benign") and CHAIN.index(artifact) < CHAIN.index("star1"):

@@ -257,8 +257,9 @@ def find_pack(root: Path, name: str) -> Path:
     Raises:
         InputError: there is none of this name.
     """
+    name = name.removeprefix("policies/").rstrip("/")  # as a shell completes it
     folder = root / "policies" / name
-    if not name or not folder.is_dir():
+    if not name.strip(".") or "/" in name or not folder.is_dir():
         packs = known_packs(root, name)
         raise InputError(folder, "no such policy pack", f"one of {', '.join(packs)}", near(name, packs))
     return folder

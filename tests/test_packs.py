@@ -314,7 +314,11 @@ def test_a_pack_that_is_not_there(tmp_path: Path) -> None:
     assert known_packs(tmp_path) == ["kitchen", "star1", "workshop"]
     with pytest.raises(InputError, match=r"expected one of workshop, .*Hint: did you mean workshop\?"):
         find_pack(tmp_path, "work-shop")
-    assert find_pack(tmp_path, "star1") == tmp_path / "policies" / "star1"
+    for name in ("star1", "policies/star1/"):
+        assert find_pack(tmp_path, name) == tmp_path / "policies" / "star1"
+    for name in ("", "..", "../policies", "star1/prompts"):
+        with pytest.raises(InputError, match="no such policy pack"):
+            find_pack(tmp_path, name)
     lines = pack_mistakes(find_pack(tmp_path, "notes"))
     assert len(lines) == 1 + len(PROMPTS)
     assert lines[0].startswith(f"{os.fspath(tmp_path)}/policies/notes/policy.yaml: no such file")
