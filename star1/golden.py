@@ -3,6 +3,7 @@
 They are asked through the stages' own code, with the stages' settings and the roles' endpoints.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,7 @@ def read_golden(folder: Path, terms: Terms) -> tuple[list[Example], list[InputEr
     if not path.exists():
         return [], [InputError(path, "no golden examples", "at least one for each category", HINT)]
     try:
-        marked = read_marked(path, read_text(path), "a policy pack's golden examples")
+        marked = read_marked(path, read_text(path, math.inf), "a policy pack's golden examples")
     except InputError as error:
         return [], [error]
     mistakes = list(repeated_keys(marked))

@@ -135,7 +135,7 @@ def read_files(folder: Path) -> Files:
     return Files(file, texts, terms, mistakes)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, longest: float = LONGEST) -> str:
     """What a file of a pack holds, blanks at its end left out.
 
     Raises:
@@ -149,8 +149,8 @@ def read_text(path: Path) -> str:
         raise InputError(path, f"not UTF-8 ({error.reason} at byte {error.start})", "text in UTF-8") from None
     if not text:
         raise InputError(path, "an empty file", "text")
-    if len(text) > LONGEST:
-        raise InputError(path, f"{len(text):,} characters", f"at most {LONGEST:,}", "it would be sent with every call")
+    if len(text) > longest:
+        raise InputError(path, f"{len(text):,} characters", f"at most {longest:,}", "it would be sent with every call")
     if text.startswith("\ufeff"):
         raise InputError(f"{path}:1", "a byte order mark", "text alone", "save it as UTF-8 without BOM")
     return text

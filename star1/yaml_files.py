@@ -67,7 +67,8 @@ def read_marked(path: Path, text: str, what: str) -> Marked:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise InputError(f"{path}:{line}", f"not YAML ({error.reason})", what) from None
-    except ValueError as error:  # such as a date of the thirteenth month
+    except (ValueError, AttributeError, IndexError, TypeError, RecursionError) as error:
+        # A date of the thirteenth month; a tag such as !!int before what is none, over which PyYAML trips.
         raise InputError(path, f"not YAML ({error})", what, "put quotes around what is meant as text") from None
 
 

@@ -134,6 +134,8 @@ def test_wrong_fields_are_told_with_their_line(changes: dict[str, Any], line: st
         ("title: A small pack", "title: A pack: small", "mapping values are not allowed here"),
         ("title: A small pack", "title: 2026-13-45", "put quotes around what is meant as text"),
         ("title: A small pack", "title: 'a\x07b'", "policy.yaml:2: not YAML (special characters are not allowed)"),
+        ("title: A small pack", "title: !!timestamp soon", "put quotes around what is meant as text"),
+        ("title: A small pack", "title: " + "[" * 5000, "policy.yaml: not YAML (maximum recursion depth exceeded"),
         ("title: A small pack", "title: !!python/name:os.system x", "policy.yaml:2: not YAML (could not determine"),
         (
             "title: A small pack",
