@@ -12,6 +12,8 @@ from star1.parsing import GUARD_VERDICTS, REFUSAL_VERDICTS
 from star1.records import file_digest
 from star1.templates import BARE, PLACEHOLDER, PLACEHOLDERS, POLICY_HEADING, RUBRICS, WRAPPED
 
+__all__ = ["Category", "Pack", "Prompt", "Rubric", "load_pack", "pack_mistakes"]
+
 
 @dataclass(frozen=True)
 class Prompt:
