@@ -184,10 +184,10 @@ def connect(endpoint: Endpoint) -> "AsyncOpenAI":
     import openai
 
     if endpoint.provider == "openai":
-        try:
-            http: httpx2.AsyncClient = openai.DefaultAioHttpClient(timeout=endpoint.timeout_s)
+        try:  # a redirect is told, not followed: prompts go where the endpoint's settings say, and nowhere else
+            http: httpx2.AsyncClient = openai.DefaultAioHttpClient(timeout=endpoint.timeout_s, follow_redirects=False)
         except RuntimeError:  # aiohttp is not installed: the default transport does the same, slower.
-            http = openai.DefaultAsyncHttpxClient(timeout=endpoint.timeout_s)
+            http = openai.DefaultAsyncHttpxClient(timeout=endpoint.timeout_s, follow_redirects=False)
     else:
         http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=_app(endpoint)))
     url = endpoint.base_url or DEFAULT_BASE_URL if endpoint.provider == "openai" else IN_PROCESS_URL

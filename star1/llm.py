@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from star1.endpoints import Endpoint, Sampling, connect, redact
 from star1.errors import CallError, tell
-from star1.faults import HINTS, Body, FaultError, connection_fault, read_body, status_fault
+from star1.faults import HINTS, Body, FaultError, connection_errors, connection_fault, raw_text, read_body, status_fault
 from star1.gate import Gate, Ticket
 from star1.parsing import NoReplyError, Parsed, ReplyError
 from star1.prices import Budget
@@ -214,12 +214,13 @@ class Client:
             try:
                 reply = await self._exchange(key, request, attempt, ticket, self._reserve(ticket, foreseen))
             except FaultError as fault:
-                self._keep_fault(key, request, attempt, fault)
                 failed += fault.reason != "rate_limit"  # no fault of the row, and none that it has to pay for
                 self._stop_on(fault, failed)
                 if fault.action == "give up" or failed > self.endpoint.retries:
                     self._count(fault)
-                    raise NoReplyError(fault.reason, self._clean(fault.detail), self._clean(fault.raw)) from None
+                    raise NoReplyError(
+                        fault.reason, self._clean(fault.detail), raw_text(fault.raw, self._secret)
+                    ) from None
                 await self._back_off(failed, fault)
             else:
                 self._same_faults, self._works = ("", 0), True
@@ -246,8 +247,13 @@ class Client:
         """One attempt, which goes on to its end and into the store even where nobody waits for it any more."""
         task = asyncio.create_task(self._send(key, request, attempt, ticket, reserved))
         self._exchanges.add(task)
-        task.add_done_callback(self._exchanges.discard)
+        task.add_done_callback(self._ended)
         return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Reply]) -> None:
+        self._exchanges.discard(task)
+        # Where nobody waits any more, asyncio would print the fault in the endpoint's own words, key and all.
+        task.cancelled() or task.exception()
 
     async def _send(self, key: str, request: Request, attempt: int, ticket: Ticket, reserved: float) -> Reply:
         started, used, answered = time.monotonic(), None, False
@@ -255,6 +261,7 @@ class Client:
             body = read_body(await self._post(request))
             used, answered = self._used(body), True
         except FaultError as fault:
+            self._keep_fault(key, request, attempt, fault)
             self._heed(ticket, fault)  # before the slot is free: the next request is to know of it
             raise
         finally:
@@ -291,13 +298,16 @@ class Client:
             body["response_format"] = request.response_format
         try:
             # The raw answer: what a broken body means is decided in one place, `faults.read_body`.
-            answer = await self._api.post("/chat/completions", cast_to=httpx2.Response, body=body)
+            async with asyncio.timeout(self.endpoint.timeout_s):  # the client's own ends with each byte that comes
+                answer = await self._api.post("/chat/completions", cast_to=httpx2.Response, body=body)
             return bytes(answer.content)
-        except openai.APIConnectionError as error:
-            raise connection_fault(error) from None
+        except TimeoutError:
+            raise FaultError("timeout", f"no whole reply within {self.endpoint.timeout_s:g} s", "retry") from None
         except openai.APIStatusError as error:
             fault = status_fault(error.status_code, error.body, error.response.headers)
             raise fault from None
+        except connection_errors() as error:
+            raise connection_fault(error) from None
 
     def _about(self, key: str, request: Request, attempt: int) -> dict[str, Any]:
         return {
@@ -312,7 +322,7 @@ class Client:
     def _keep_fault(self, key: str, request: Request, attempt: int, fault: FaultError) -> None:
         told = {"reason": fault.reason, "http_status": fault.status, "detail": self._clean(fault.detail)}
         if fault.raw:
-            told["raw"] = self._clean(fault.raw)
+            told["raw"] = raw_text(fault.raw, self._secret)
         self.store.keep({**self._about(key, request, attempt), **told}, None)
 
     def _clean(self, text: str) -> str:

@@ -74,7 +74,7 @@ class Plan:
         name, times = (mark[2].decode(), mark[3].decode()) if mark and mark[2] else ("good", "ever")
         name = name if times == "ever" or place < int(times) else "good"
         sent = self._sent(name, role, item, place, head, body)
-        status = sent.data[9:12].decode("ascii", "replace")
+        status = sent.data[9:12].decode("ascii", "replace").strip() or "-"
         # One write a line: the log is whole however this or the client's process ends.
         os.write(self.log, f"{role} {item} {name} {status}\n".encode())
         return sent, self.wait_s(item) + sent.wait_s
@@ -84,7 +84,7 @@ class Plan:
             from star1.standin import answer
 
             return ok(completion(answer(orjson.loads(body)["messages"]).text, item))
-        text = _reply(role, "the same" if name == "same_text" else item, self.size, body if role == "score" else b"")
+        text = _reply(role, item, self.size, body if role == "score" else b"")
         if name == "good":
             return ok(completion(text, item))
         secret = SECRET.search(head)
