@@ -176,7 +176,7 @@ class Client:
         """
         for sample in range(self.samples):
             try:
-                value, how = await self._turns(replace(request, sample=sample), parse, repair)
+                value, how = await self._turns(replace(request, sample=sample) if sample else request, parse, repair)
             except NoReplyError:
                 raise
             except ReplyError:
