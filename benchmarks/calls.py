@@ -77,7 +77,7 @@ COST = ("slots", "rows", "ms of CPU each", "target", "bare client", "times bare"
 def cost(bench: Bench) -> None:
     """CPU per request, beside the bare client on the same server; requests a second; memory."""
     lines = []
-    sizes = (200, 400) if bench.quick else (1_000, 10_000, 40_000)
+    sizes = (100,) if bench.quick else (1_000, 10_000, 40_000)
     with running(bench.folder / "cost.log", "--size", str(REPLY_CHARACTERS), "--wait", *WAIT_S) as server:
         for slots in (64, 256):
             for count in sizes:
@@ -119,7 +119,7 @@ def filled(bench: Bench, count: int, folder: Path) -> None:
 
 def resume(bench: Bench) -> None:
     """A run that finds all its replies in the store, plain and zipped."""
-    count, lines = bench.size(41_000, 500), []
+    count, lines = bench.size(41_000, 200), []
     folder = bench.new("resume")
     filled(bench, count, folder)
     for kind in ("plain", "zipped"):
@@ -139,7 +139,7 @@ def resume(bench: Bench) -> None:
 
 def kill(bench: Bench) -> None:
     """Stages that are killed at random moments, and stages that are told to stop."""
-    count, lines = bench.size(6_000, 600), []
+    count, lines = bench.size(6_000, 400), []
     for name, number, times in (("SIGKILL", signal.SIGKILL, 10), ("SIGTERM", signal.SIGTERM, 3)):
         times = times if not bench.quick else 2
         log = bench.folder / f"{name}.log"
@@ -159,7 +159,7 @@ def kill(bench: Bench) -> None:
 
 def endurance(bench: Bench) -> None:
     """The three stages over the paper's number of rows, killed twice on the way, and undisturbed."""
-    count, lines = bench.size(41_000, 300), []
+    count, lines = bench.size(41_000, 100), []
     collection = [{"id": row["id"], "question": row["question"]} for row in stages.rows(count)]
     log = bench.folder / "endurance.log"
     log.touch()

@@ -161,6 +161,7 @@ TABLE: Mapping[str, Ends] = {
     "reasoning_blank": Ends("set aside", "empty_think", "reason"),
     "thinking_parts": THINKING,
 }
+NO_BODY = ("http_204", "empty_200")
 # Refusals of a busy endpoint, which cost no row an attempt.
 BUSY: tuple[str, ...] = (
     "rate_limit",
@@ -263,6 +264,8 @@ def test_a_lasting_fault_ends_as_the_table_says(name: str, endpoint: Running, pa
     assert [row["id"] for row in outcome.kept] == (sorted(good + bad) if ends.how == "kept" else good)
     assert [row["id"] for row in outcome.quarantined] == ([] if ends.how == "kept" else bad)
     assert {row["reason"] for row in outcome.quarantined} == ({ends.reason} if ends.reason else set())
+    if ends in (UNREADABLE, Ends("set aside", "length")):  # what came stays beside the reason
+        assert all(row["reply"] for row in outcome.quarantined) == (name not in NO_BODY)
     asked = asked_since(endpoint, start)
     assert [asked[f"{name}-ever-{n}"] for n in range(6)] == [1, ends.requests] * 3
     start += sum(asked.values())
