@@ -26,7 +26,7 @@ rule benign_rewrite:
         mem_mb=4000,
         runtime=1440,
     params:
-        endpoint=P(inputs.endpoint("rewriter")),
+        endpoint=inputs.endpoint("rewriter"),
         sampling=P("benign.rewrite.sampling"),
         coverage=P("benign.rewrite.coverage"),
         limit=P("benign.limit"),
@@ -55,7 +55,7 @@ rule benign_reason:
         mem_mb=4000,
         runtime=1440,
     params:
-        endpoint=P(inputs.endpoint("teacher")),
+        endpoint=inputs.endpoint("teacher"),
         sampling=P("benign.reason.sampling"),
         coverage=P("benign.reason.coverage"),
         pack=P("policy.pack"),
@@ -83,7 +83,7 @@ rule benign_score:
         mem_mb=4000,
         runtime=1440,
     params:
-        endpoint=P(inputs.endpoint("scorer")),
+        endpoint=inputs.endpoint("scorer"),
         sampling=P("benign.score.sampling"),
         coverage=P("benign.score.coverage"),
         pack=P("policy.pack"),

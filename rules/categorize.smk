@@ -24,7 +24,7 @@ rule categorize:
         mem_mb=4000,
         runtime=1440,
     params:
-        endpoint=P(inputs.endpoint("classifier")),
+        endpoint=inputs.endpoint("classifier"),
         sampling=P("categorize.sampling"),
         coverage=P("categorize.coverage"),
         pack=P("policy.pack"),

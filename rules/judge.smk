@@ -30,7 +30,7 @@ rule judge:
             f":results/judgements/{wildcards.model}/{name}.jsonl"
             for name in BENCHMARKS
         ],
-        endpoint=P(inputs.endpoint("judge")),
+        endpoint=inputs.endpoint("judge"),
         prompts=P("judge.prompts"),
         sampling=P("judge.sampling"),
         coverage=P("judge.coverage"),

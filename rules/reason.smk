@@ -23,7 +23,7 @@ rule reason:
         mem_mb=4000,
         runtime=1440,
     params:
-        endpoint=P(inputs.endpoint("teacher")),
+        endpoint=inputs.endpoint("teacher"),
         sampling=P("reason.sampling"),
         coverage=P("reason.coverage"),
         pack=P("policy.pack"),

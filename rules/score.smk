@@ -23,7 +23,7 @@ rule score:
         mem_mb=4000,
         runtime=1440,
     params:
-        endpoint=P(inputs.endpoint("scorer")),
+        endpoint=inputs.endpoint("scorer"),
         sampling=P("score.sampling"),
         coverage=P("score.coverage"),
         pack=P("policy.pack"),

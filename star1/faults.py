@@ -8,7 +8,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -60,6 +60,7 @@ HINTS: Mapping[str, str] = {
     "aborted": "look into the server's log, or start the stage again later",
     "bad_request": "see what the endpoint says against the request: its model, the stage's sampling, a prompt too long",
     "unreadable_body": "check that base_url is that of an OpenAI-compatible server, with its version part",
+    "broken_stream": "look into the server's log, or set the endpoint's stream to false",
     "empty": "check the stage's sampling (max_tokens), or take another model",
     "too_large": "lower the stage's sampling.max_tokens",
     "content_filter_prompt": "ask an endpoint without a filter of prompts",
@@ -85,9 +86,12 @@ class FaultError(Exception):
         self.status, self.wait_s, self.raw = status, wait_s, b""
 
 
-def raw_text(raw: bytes, secret: str | None) -> str:
-    """The start of a body as it may be kept: without the key, and in base64 where it is no text."""
-    clean = redact(raw.decode("latin-1"), secret).encode("latin-1")
+def raw_text(raw: bytes, secrets: Iterable[str | None]) -> str:
+    """The start of a body as it may be kept: without the keys, and in base64 where it is no text."""
+    text = raw.decode("latin-1")
+    for secret in secrets:
+        text = redact(text, secret)
+    clean = text.encode("latin-1")
     try:
         # A last character that was cut in two is no fault of the body's.
         return codecs.getincrementaldecoder("utf-8")().decode(clean)
@@ -212,6 +216,15 @@ def read_body(content: bytes) -> Body:
         body = orjson.loads(content.removeprefix(BOM))
     except orjson.JSONDecodeError as error:
         raise _unreadable(f"not JSON ({error})", content) from None
+    return read_completion(body, content)
+
+
+def read_completion(body: Any, content: bytes) -> Body:
+    """Read a chat completion; `content` is what is kept of it where it cannot be read.
+
+    Raises:
+        FaultError: an error object, or no usable choice.
+    """
     if isinstance(body, dict) and (told := body if body.get("object") == "error" else body.get("error")):
         raise status_fault(_status_in(told), {"error": told}, {})
     try:

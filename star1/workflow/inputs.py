@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from star1.params import OWN_DATA
-from star1.workflow.lookups import Params
+from star1.params import OWN_DATA, as_list
+from star1.workflow.lookups import LookUp, Params
 
 InputFunction = Callable[[Any], list[str]]
 
@@ -36,14 +36,18 @@ class Inputs:
 
         return files
 
-    def endpoint(self, role: str) -> str:
-        """Where in params.yaml the endpoint of a role stands."""
-        return f"llm.endpoints.{self.params.value(f'llm.roles.{role}')}"
+    def _pool(self, role: str) -> list[str]:
+        return as_list(self.params.value(f"llm.roles.{role}"))
+
+    def endpoint(self, role: str) -> LookUp:
+        """The endpoint of a role, or the several that take each other's place, by name."""
+        first, *others = names = self._pool(role)
+        return self.params.each("llm.endpoints.{}", names) if others else self.params(f"llm.endpoints.{first}")
 
     def replayed_rows(self, role: str) -> list[str]:
         """The released rows that a replay endpoint answers from; none for other endpoints."""
-        endpoint = self.params.values["llm"]["endpoints"][self.params.value(f"llm.roles.{role}")]
-        return [endpoint["rows"]] if endpoint["provider"] == "replay" else []
+        endpoints = (self.params.values["llm"]["endpoints"][name] for name in self._pool(role))
+        return [endpoint["rows"] for endpoint in endpoints if endpoint["provider"] == "replay"]
 
     def prompts(self, *names: str) -> list[str]:
         """The files of the policy pack behind some prompts: categories and rubrics, the prompts, and policy texts where shown."""
