@@ -251,9 +251,9 @@ def _status_in(error: object) -> int:
 
 def _reply(choice: dict[str, Any]) -> Reply:
     message = choice["message"]
-    content, thinking = _text(message.get("content"))
+    content, thinking = parts_text(message.get("content"))
     reasoning = message.get("reasoning_content") or message.get("reasoning") or thinking
-    reasoning = reasoning or _text(message.get("reasoning_details"))[1]
+    reasoning = reasoning or parts_text(message.get("reasoning_details"))[1]
     refusal = message.get("refusal")
     if not isinstance(reasoning, str | None):
         raise TypeError("text")
@@ -270,7 +270,7 @@ def _reply(choice: dict[str, Any]) -> Reply:
     return reply
 
 
-def _text(content: object) -> tuple[str, str]:
+def parts_text(content: object) -> tuple[str, str]:
     """Text and thinking of a message's content, which is a text or a list of parts.
 
     Raises:
@@ -285,7 +285,7 @@ def _text(content: object) -> tuple[str, str]:
         if part["type"] in ("text", "output_text"):
             text += part["text"]
         elif part["type"] == "thinking":  # holds a text, or parts of text
-            thinking += "".join(_text(part["thinking"]))
+            thinking += "".join(parts_text(part["thinking"]))
         elif part["type"] in ("reasoning.text", "reasoning.summary"):
             thinking += part.get("text") or part.get("summary") or ""
         elif part["type"] != "reasoning.encrypted":

@@ -181,7 +181,8 @@ class Lane:
         return read_completion(completion, b"")
 
     async def _chunks(self, answer: "httpx2.Response") -> AsyncIterator[bytes]:
-        idle, chunks = self.endpoint.idle_timeout_s, answer.aiter_bytes()
+        idle, chunks, clock = self.endpoint.idle_timeout_s, answer.aiter_bytes(), asyncio.get_running_loop().time
+        last = clock()
         while True:
             try:
                 async with asyncio.timeout(idle):
@@ -190,4 +191,8 @@ class Lane:
                 return
             except TimeoutError:
                 raise FaultError("timeout", f"silent for {idle:g} s within a streamed reply", "retry") from None
+            if b"data:" in chunk:
+                last = clock()
+            elif clock() - last > self.endpoint.timeout_s:  # a server may keep a connection alive for ever
+                raise FaultError("timeout", f"nothing but signs of life for {self.endpoint.timeout_s:g} s", "retry")
             yield chunk

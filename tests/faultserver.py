@@ -23,13 +23,15 @@ from pathlib import Path
 
 import orjson
 
-from tests.misbehaviour import Asked, Sent, completion, fault_of, ok
+from tests.misbehaviour import Asked, Sent, completion, events, fault_of, ok, pieces, streamed
 
 ROOT = Path(__file__).parents[1]
 MARK = re.compile(rb"\[\[([^\]\s]+)(?: ([^\]\s]+) (\d+|ever))?\]\]")
 CRITERION = re.compile(rb'\\"(\w+)\\": <integer from -?\d+ to (-?\d+)>')
 LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 SECRET = re.compile(rb"(?i)\r\n(?:authorization: *bearer|api-key:) +([!-~]+)")
+# Of a streamed reply, whatever its length: real ones come in hundreds, which only more of the same.
+PIECES = 20
 SENTENCE = "The third rule of the policy says that no step may be named, so a kind and plain refusal is right here. "
 
 
@@ -85,6 +87,9 @@ class Plan:
 
             return ok(completion(answer(orjson.loads(body)["messages"]).text, item))
         text = _reply(role, item, self.size, body if role == "score" else b"")
+        if name == "good" and b'"stream":true' in body:
+            asked = Asked(role, item, place, text)
+            return streamed(lambda asked: events(asked, pieces(asked, size=self.size // PIECES + 1)))(asked)
         if name == "good":
             return ok(completion(text, item))
         secret = SECRET.search(head)

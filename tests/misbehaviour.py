@@ -23,7 +23,7 @@ class Asked:
     item: str
     place: int
     text: str
-    secret: str
+    secret: str = "none"
 
 
 @dataclass(frozen=True)
@@ -214,6 +214,75 @@ def _filter_azure(_asked: Asked) -> Sent:
     return Sent(http(orjson.dumps({"error": {**told, "innererror": inner}}), "400 Bad Request"))
 
 
+Pieces: TypeAlias = list[dict[str, Any]]
+
+
+def pieces(asked: Asked, field: str = "content", text: str | None = None, size: int = 16) -> Pieces:
+    """A good reply's text in pieces, in one field of each."""
+    text = asked.text if text is None else text
+    return [{field: text[start : start + size]} for start in range(0, len(text), size)]
+
+
+def events(asked: Asked, deltas: Pieces, finish_reason: str | None = "stop", done: bool = True) -> list[bytes]:
+    """The events of a streamed reply, the way DeepSeek and vLLM send them."""
+    about = {"id": f"chatcmpl-{asked.item}", "object": "chat.completion.chunk", "created": 0, "model": "served-model"}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    bodies: Pieces = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    bodies += [{"choices": [{"index": 0, "delta": {}, "finish_reason": finish_reason}]}] if finish_reason else []
+    bodies += [{"choices": [], "usage": usage}]
+    return [b"data: " + orjson.dumps({**about, **one}) for one in bodies] + ([b"data: [DONE]"] if done else [])
+
+
+def streamed(
+    make: Callable[[Asked], list[bytes]],
+    end: Literal["open", "close", "reset"] = "open",
+    between: bytes = b"\n\n",
+    **pace: Any,
+) -> Fault:
+    """A reply that comes event by event; without its last chunk where the connection does not stay open."""
+
+    def fault(asked: Asked) -> Sent:
+        head = (
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+        content = between.join(make(asked)) + between
+        last = b"0\r\n\r\n" if end == "open" else b""
+        return Sent(head + b"%x\r\n%s\r\n" % (len(content), content) + last, end, **pace)
+
+    return fault
+
+
+def good(asked: Asked) -> list[bytes]:
+    """A whole streamed reply."""
+    return events(asked, pieces(asked))
+
+
+def _broken_off(asked: Asked) -> list[bytes]:
+    found = good(asked)
+    return found[: len(found) // 2]
+
+
+def _with(*added: bytes) -> Callable[[Asked], list[bytes]]:
+    """Something half-way."""
+    return lambda asked: [*_broken_off(asked), *added, *good(asked)[len(_broken_off(asked)) :]]
+
+
+def _parts_streamed(asked: Asked) -> list[bytes]:
+    thinking = [{"content": [{"type": "thinking", "thinking": [{"type": "text", "text": _thinking(asked.text)}]}]}]
+    return events(asked, [*thinking, *pieces(asked, text=_answer(asked.text))])
+
+
+def _details_streamed(asked: Asked) -> list[bytes]:
+    thinking = [{"reasoning_details": [{"type": "reasoning.text", "text": _thinking(asked.text)}]}]
+    return events(asked, [*thinking, *pieces(asked, text=_answer(asked.text))])
+
+
+def _fields_streamed(field: str) -> Callable[[Asked], list[bytes]]:
+    return lambda asked: events(
+        asked, [*pieces(asked, field, _thinking(asked.text)), *pieces(asked, text=_answer(asked.text))]
+    )
+
+
 REDIRECT = {"location": "/v1/chat/completions"}
 
 FAULTS: Mapping[str, Fault] = {
@@ -371,6 +440,29 @@ FAULTS: Mapping[str, Fault] = {
     "reasoning_hidden": _own_field("reasoning_details", lambda _text: [{"type": "reasoning.encrypted", "data": "x"}]),
     "reasoning_blank": _own_field("reasoning_content", lambda _text: "\n"),
     "thinking_parts": _with_thinking_parts,
+    # Streams.
+    "stream_keep_alive": streamed(_with(b": keep-alive", b"", b"", b": keep-alive")),
+    "stream_crlf": streamed(good, between=b"\r\n\r\n"),
+    "stream_no_done": streamed(lambda asked: events(asked, pieces(asked), done=False)),
+    "stream_slow": streamed(good, piece=200, every_s=0.05),
+    "stream_reasoning_content": streamed(_fields_streamed("reasoning_content")),
+    "stream_reasoning": streamed(_fields_streamed("reasoning")),
+    "stream_details": streamed(_details_streamed),
+    "stream_parts": streamed(_parts_streamed),
+    "stream_length": streamed(lambda asked: events(asked, pieces(asked)[:5], "length")),
+    "stream_filtered": streamed(lambda asked: events(asked, pieces(asked)[:5], "content_filter")),
+    "stream_empty": streamed(lambda asked: events(asked, [])),
+    "stream_nothing": streamed(lambda _asked: []),
+    "stream_ended": streamed(_broken_off),
+    "stream_cut": streamed(_broken_off, "close"),
+    "stream_reset": streamed(_broken_off, "reset"),
+    "stream_silent": streamed(good, piece=600, every_s=FOR_EVER_S),
+    "stream_only_alive": streamed(lambda _asked: [b": keep-alive"] * 2000, piece=28, every_s=0.05),
+    "stream_garbage": streamed(_with(b"data: {oops")),
+    "stream_not_utf8": streamed(_with(b'data: {"choices": "\xff"}')),
+    "stream_list": streamed(_with(b"data: [1, 2]")),
+    "stream_error": streamed(_with(b'data: {"error": {"code": 502, "message": "upstream"}}')),
+    "stream_error_key": streamed(lambda asked: [*_broken_off(asked), b'data: {"error": {"code": 401}}']),
 }
 
 

@@ -55,6 +55,7 @@ class Ends:
 KEPT, THINKING = Ends("kept"), Ends("kept", stage="reason")
 UNREADABLE, LOST = Ends("passes", "unreadable_body"), Ends("passes", "connection_lost")
 IN_TROUBLE = Ends("passes", "server_error")
+BROKEN = Ends("passes", "broken_stream", "reason")
 
 TABLE: Mapping[str, Ends] = {
     "http_500": IN_TROUBLE,
@@ -103,7 +104,7 @@ TABLE: Mapping[str, Ends] = {
     "json_text": UNREADABLE,
     "json_number": UNREADABLE,
     "json_deep": UNREADABLE,
-    "event_stream": UNREADABLE,
+    "event_stream": Ends("passes", "unreadable_body", "categorize"),
     "not_utf8": UNREADABLE,
     "not_utf8_key": UNREADABLE,
     "utf16": UNREADABLE,
@@ -160,6 +161,27 @@ TABLE: Mapping[str, Ends] = {
     "reasoning_hidden": Ends("set aside", "no_think", "reason"),
     "reasoning_blank": Ends("set aside", "empty_think", "reason"),
     "thinking_parts": THINKING,
+    "stream_keep_alive": THINKING,
+    "stream_crlf": THINKING,
+    "stream_no_done": THINKING,
+    "stream_slow": THINKING,
+    "stream_reasoning_content": THINKING,
+    "stream_reasoning": THINKING,
+    "stream_details": THINKING,
+    "stream_parts": THINKING,
+    "stream_length": Ends("set aside", "length", "reason"),
+    "stream_filtered": Ends("set aside", "content_filter", "reason"),
+    "stream_empty": Ends("passes", "empty", "reason"),
+    "stream_nothing": BROKEN,
+    "stream_ended": BROKEN,
+    "stream_cut": Ends("passes", "connection_lost", "reason"),
+    "stream_reset": Ends("passes", "connection_lost", "reason"),
+    "stream_silent": Ends("passes", "timeout", "reason"),
+    "stream_only_alive": Ends("passes", "timeout", "reason"),
+    "stream_garbage": BROKEN,
+    "stream_not_utf8": BROKEN,
+    "stream_list": BROKEN,
+    "stream_error": Ends("passes", "server_error", "reason"),
 }
 NO_BODY = ("http_204", "empty_200")
 # Refusals of a busy endpoint, which cost no row an attempt.
@@ -182,6 +204,7 @@ STOPS: Mapping[str, tuple[str, ...]] = {
     "unknown_model_404": ("'m'", "unknown_model", "http://127.0.0.1:"),
     "no_such_path_404": ("'m'", "http://127.0.0.1:"),
     "error_200_key": ("TEST_KEY", "wrong_key"),
+    "stream_error_key": ("TEST_KEY", "wrong_key"),
     "error_200_key_word": ("TEST_KEY", "wrong_key"),
     "error_200_quota": ("TEST_KEY", "no_quota"),
     "error_200_model": ("'m'", "unknown_model"),
@@ -252,7 +275,9 @@ def marks_of(name: str, times: str) -> list[str]:
 
 def time_limit(name: str) -> dict[str, float]:
     """For faults that last."""
-    return {"timeout_s": 0.25} if TABLE[name].reason == "timeout" else {}
+    if name == "stream_slow":  # as a whole it takes longer than one wait
+        return {"timeout_s": 0.5, "idle_timeout_s": 0.5}
+    return {"timeout_s": 0.5, "idle_timeout_s": 0.5} if TABLE[name].reason == "timeout" else {}
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -309,8 +334,9 @@ def test_what_no_request_can_cure_stops_the_run(
     """At once or after ten replies: within the slots in flight, in one line that says what to do; then it goes on."""
     marks = [f"{name}-{first}-{n}" + (f" {name} 1" if first <= n < first + SLOTS else "") for n in range(20)]
     rows, start = rows_of(marks), len(endpoint.lines())
+    asking = "reason" if name.startswith("stream") else "categorize"
     with pytest.raises(CallError) as error:
-        go("categorize", rows, pack, endpoint, tmp_path)
+        go(asking, rows, pack, endpoint, tmp_path)
     assert [word for word in STOPS[name] if word not in str(error.value)] == []
     lines = endpoint.lines(start)
     assert SLOTS + first >= len(lines) > first
@@ -318,18 +344,18 @@ def test_what_no_request_can_cure_stops_the_run(
     refused = sum(fault != "good" for _, _, fault, _ in lines)
     kept = [row["status"] for row in read_rows(tmp_path / "replies.jsonl")]
     assert Counter(kept) == Counter({"ok": len(lines) - refused, "failed": refused})
-    outcome = _to_the_end(rows, pack, endpoint, tmp_path)
+    outcome = _to_the_end(asking, rows, pack, endpoint, tmp_path)
     assert len(outcome.kept) == 20
     asked = asked_since(endpoint, start)
     assert [asked[f"{name}-{first}-{n}"] for n in range(20)] == [1 + (first <= n < first + SLOTS) for n in range(20)]
     assert_no_key(tmp_path, error.value, repr(error.value), error.value.__cause__, error.value.__context__)
 
 
-def _to_the_end(rows: list[Row], pack: Pack, served: Running, folder: Path) -> Outcome:
+def _to_the_end(stage: str, rows: list[Row], pack: Pack, served: Running, folder: Path) -> Outcome:
     """Those that were not refused yet will be: each run gets one step further."""
     for _ in range(SLOTS):
         with contextlib.suppress(CallError):
-            return go("categorize", rows, pack, served, folder)
+            return go(stage, rows, pack, served, folder)
     raise AssertionError("the run does not go on")
 
 
@@ -432,6 +458,7 @@ def test_bytes_that_are_no_text_are_kept_as_they_came(endpoint: Running, pack: P
 def test_thinking_comes_out_the_same_in_all_its_forms(endpoint: Running, pack: Pack, tmp_path: Path) -> None:
     """Wherever a server puts it."""
     forms = ["good", "only_close", "reasoning_content", "reasoning", "reasoning_details", "thinking_parts", "parts"]
+    forms += [name for name, ends in TABLE.items() if name.startswith("stream") and ends is THINKING]
     marks = [f"form-{n}" + (f" {form} ever" if form != "good" else "") for n, form in enumerate(forms)]
     outcome = go("reason", rows_of(marks), pack, endpoint, tmp_path)
     texts = {row["response"].replace(f"form-{n}", "form") for n, row in enumerate(outcome.kept)}
