@@ -25,6 +25,7 @@ from tests.faultserver import SENTENCE, running
 
 ROOT = Path(__file__).parents[1]
 REPLY_CHARACTERS = 6000
+TOKENS = 1500
 WAIT_S = ("0.05", "0.2")
 
 
@@ -76,13 +77,16 @@ COST = ("slots", "rows", "ms of CPU each", "target", "bare client", "times bare"
 
 def cost(bench: Bench) -> None:
     """CPU per request, beside the bare client on the same server; requests a second; memory."""
-    lines = []
-    sizes = (100,) if bench.quick else (1_000, 10_000, 40_000)
-    with running(bench.folder / "cost.log", "--size", str(REPLY_CHARACTERS), "--wait", *WAIT_S) as server:
-        for slots in (64, 256):
-            for count in sizes:
-                bare, ours = (bench.measure(job, server.url, slots, count) for job in ("bare", "ours"))
-                lines.append([f"{slots}", f"{count:,}", *costs(bench, slots, count, bare, ours)])
+    sizes, lines = (100,) if bench.quick else (1_000, 10_000, 40_000), []
+    flags = ("--size", str(REPLY_CHARACTERS), "--wait", *WAIT_S, "--pieces", str(TOKENS))
+    with running(bench.folder / "cost.log", *flags) as server:
+        runs = [("", slots, count) for slots in (64, 256) for count in sizes] + [(" streamed", 64, sizes[0])]
+        for way, slots, count in runs:
+            bare, ours = (bench.measure(f"{job}{way}", server.url, slots, count) for job in ("bare", "ours"))
+            cells = costs(bench, slots, count, bare, ours)
+            if way:  # costs by its pieces, and has no target but the bare client
+                cells[1] = ""
+            lines.append([f"{slots}{way}", f"{count:,}", *cells])
     title = f"cost: the reason stage, replies of {REPLY_CHARACTERS:,} characters after {'-'.join(WAIT_S)} s"
     table(title, (*COST, "peak MB", "target"), lines)
 

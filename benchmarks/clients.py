@@ -47,13 +47,17 @@ def bodies(rows: Sequence[Row], asked: Endpoint) -> list[dict[str, Any]]:
 
 
 async def ask(requests: list[dict[str, Any]], asked: Endpoint) -> None:
-    """Ask with the library alone: its answers are not even read as JSON."""
+    """Ask with the library alone: whole answers are not even read as JSON."""
     client, waiting = connect(asked), iter(requests)
 
     async def work() -> None:
         for request in waiting:
-            answer = await client.chat.completions.with_raw_response.create(**request)
-            if len(answer.content) < 100:
+            if asked.stream:
+                stream = await client.chat.completions.create(**request, stream=True)
+                length = sum([len(one.choices[0].delta.content or "") async for one in stream if one.choices])
+            else:
+                length = len((await client.chat.completions.with_raw_response.create(**request)).content)
+            if length < 100:
                 raise SystemExit("benchmarks: an answer is missing")
 
     async with asyncio.TaskGroup() as group:
@@ -75,7 +79,8 @@ def peak_mb() -> float:
 
 def measured(job: str, url: str, slots: int, folder: Path) -> dict[str, float]:
     """CPU and wall time of a job over the rows of `in.jsonl` [s], and the most memory it had [MB]."""
-    asked, rows = stages.endpoint(url, slots), read_rows(folder / "in.jsonl")
+    job, _, way = job.partition(" ")
+    asked, rows = stages.endpoint(url, slots, stream=way == "streamed"), read_rows(folder / "in.jsonl")
     if job != "resume":  # that is to find everything as a new process does
         tried = [{**row, "question": f"again: {row['question']}"} for row in rows[:TRIED]]
         (folder / "tried").mkdir()

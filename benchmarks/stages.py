@@ -49,9 +49,9 @@ def rows(count: int, mark: str = "") -> list[Row]:
     return made
 
 
-def endpoint(url: str, slots: int) -> Endpoint:
+def endpoint(url: str, slots: int, stream: bool | None = None) -> Endpoint:
     """Where the stages ask."""
-    return Endpoint(provider="openai", model="m", label="m", base_url=url, slots=slots, retries=2)
+    return Endpoint(provider="openai", model="m", label="m", base_url=url, slots=slots, retries=2, stream=stream)
 
 
 def start(stage: str, folder: Path, asked: Endpoint, **options: Any) -> subprocess.Popen[str]:

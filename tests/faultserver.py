@@ -30,8 +30,6 @@ MARK = re.compile(rb"\[\[([^\]\s]+)(?: ([^\]\s]+) (\d+|ever))?\]\]")
 CRITERION = re.compile(rb'\\"(\w+)\\": <integer from -?\d+ to (-?\d+)>')
 LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 SECRET = re.compile(rb"(?i)\r\n(?:authorization: *bearer|api-key:) +([!-~]+)")
-# Of a streamed reply, whatever its length: real ones come in hundreds, which only more of the same.
-PIECES = 20
 SENTENCE = "The third rule of the policy says that no step may be named, so a kind and plain refusal is right here. "
 
 
@@ -53,12 +51,13 @@ def role_of(body: bytes) -> str:
 
 @dataclass
 class Plan:
-    """How to answer: `size` of reasoning replies [characters], shortest and longest wait [s], and the log."""
+    """How to answer: `size` of reasoning replies [characters] and in how many pieces, shortest and longest wait [s]."""
 
     log: int
     size: int = 200
     low_s: float = 0.0
     high_s: float = 0.0
+    pieces: int = 20
     stand_in: bool = False
     seen: Counter[str] = field(default_factory=Counter)
 
@@ -89,7 +88,7 @@ class Plan:
         text = _reply(role, item, self.size, body if role == "score" else b"")
         if name == "good" and b'"stream":true' in body:
             asked = Asked(role, item, place, text)
-            return streamed(lambda asked: events(asked, pieces(asked, size=self.size // PIECES + 1)))(asked)
+            return streamed(lambda asked: events(asked, pieces(asked, size=self.size // self.pieces + 1)))(asked)
         if name == "good":
             return ok(completion(text, item))
         secret = SECRET.search(head)
@@ -191,11 +190,12 @@ def main() -> None:
     parser.add_argument("--log", required=True, help="file that gets a line for each request, before its answer")
     parser.add_argument("--size", type=int, default=200, help="of the thinking in reasoning replies [characters]")
     parser.add_argument("--wait", type=float, nargs=2, default=(0.0, 0.0), metavar=("LOW", "HIGH"), help="[s]")
+    parser.add_argument("--pieces", type=int, default=20, help="of a streamed reply")
     parser.add_argument("--stand-in", action="store_true", help="answer by the stand-in's rules, without faults")
     flags = parser.parse_args()
     log = os.open(flags.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     low_s, high_s = flags.wait
-    asyncio.run(serve(Plan(log, flags.size, low_s, high_s, flags.stand_in)))
+    asyncio.run(serve(Plan(log, flags.size, low_s, high_s, flags.pieces, flags.stand_in)))
 
 
 if __name__ == "__main__":
