@@ -23,6 +23,7 @@ rule benign_rewrite:
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("rewriter"),
         mem_mb=4000,
         runtime=1440,
     params:
@@ -52,6 +53,7 @@ rule benign_reason:
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("teacher"),
         mem_mb=4000,
         runtime=1440,
     params:
@@ -80,6 +82,7 @@ rule benign_score:
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("scorer"),
         mem_mb=4000,
         runtime=1440,
     params:

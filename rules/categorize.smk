@@ -21,6 +21,7 @@ rule categorize:
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("classifier"),
         mem_mb=4000,
         runtime=1440,
     params:

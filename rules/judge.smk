@@ -22,6 +22,7 @@ rule judge:
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("judge"),
         mem_mb=4000,
         runtime=1440,
     params:

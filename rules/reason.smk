@@ -20,6 +20,7 @@ rule reason:
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("teacher"),
         mem_mb=4000,
         runtime=1440,
     params:

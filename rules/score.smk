@@ -20,6 +20,7 @@ rule score:
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("scorer"),
         mem_mb=4000,
         runtime=1440,
     params:
