@@ -125,6 +125,7 @@ class Lane:
         import openai
 
         sent = {"model": self.endpoint.served_as or self.endpoint.model, **body}
+        _ = self.api  # making the client takes time, which is none of the endpoint's
         try:
             if self._streams(role):
                 return await self._streamed(sent)
