@@ -265,10 +265,10 @@ def connect(endpoint: Endpoint) -> "AsyncOpenAI":
 
     wait = httpx2.Timeout(endpoint.timeout_s, connect=min(CONNECT_S, endpoint.timeout_s))
     if endpoint.provider == "openai":
-        try:
-            http: httpx2.AsyncClient = openai.DefaultAioHttpClient(timeout=wait)
+        try:  # a redirect is told, not followed: prompts go where the endpoint's settings say, and nowhere else
+            http: httpx2.AsyncClient = openai.DefaultAioHttpClient(timeout=wait, follow_redirects=False)
         except RuntimeError:  # aiohttp is not installed: the default transport does the same, slower.
-            http = openai.DefaultAsyncHttpxClient(timeout=wait)
+            http = openai.DefaultAsyncHttpxClient(timeout=wait, follow_redirects=False)
     else:
         http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=_app(endpoint)))
     url, version = endpoint.url, endpoint.api_version

@@ -217,9 +217,10 @@ class Store:
         try:
             while done < len(line):
                 done += os.write(self._fd, line[done:])
-        except OSError:
+        except OSError as error:
             # A full disk: take the half record back, so that what is there stays readable.
             os.ftruncate(self._fd, self._size)
+            error.filename = str(self.path)
             raise
         self._size += len(line)
         if time.monotonic() - self._synced >= SYNC_EVERY_S:
