@@ -9,7 +9,10 @@ from typing import Any, Self
 
 import orjson
 
+from star1.errors import InputError
 from star1.replies import part_from_cache
+
+HINT = "remove the line, or the file: the batches in it are then not collected, and have to be paid for anew"
 
 
 @dataclass
@@ -93,8 +96,12 @@ class Journal:
         part_from_cache(self.path)
         content = self.path.read_bytes()
         whole, self._size = content[: content.rfind(b"\n") + 1], len(content)
-        for line in whole.splitlines():
-            self._apply(orjson.loads(line))
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                self._apply(orjson.loads(line))
+            except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+                found = f"a line that cannot be read ({type(error).__name__})"
+                raise InputError(f"{self.path}:{number}", found, "the batches that were sent", HINT) from None
         if len(whole) < len(content):
             os.truncate(self.path, len(whole))
             self._size = len(whole)

@@ -152,6 +152,8 @@ class ProviderClient(BatchClient):
                 )
             return None
         self._lost = 0
+        if batch.status in ENDED:
+            return batch
         done = f", {counts.completed + counts.failed:,} of {counts.total:,} requests" if counts else ""
         self._tell(sent, f"{batch.status}{done}")
         return batch
