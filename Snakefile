@@ -33,6 +33,7 @@ RUNS = P.names("finetune.runs")
 # One image a kind of work; used with `--sdm apptainer`, else the environment that Snakemake runs in.
 IMAGES = {kind: f"containers/{kind}.sif" for kind in ("data", "finetune", "vllm")}
 inputs = Inputs(P)
+engine.limit(workflow, inputs.endpoints())
 
 
 wildcard_constraints:

@@ -23,10 +23,11 @@ rule benign_rewrite:
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("rewriter"),
         mem_mb=4000,
         runtime=1440,
     params:
-        endpoint=P(inputs.endpoint("rewriter")),
+        endpoint=inputs.endpoint("rewriter"),
         sampling=P("benign.rewrite.sampling"),
         coverage=P("benign.rewrite.coverage"),
         limit=P("benign.limit"),
@@ -52,10 +53,11 @@ rule benign_reason:
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("teacher"),
         mem_mb=4000,
         runtime=1440,
     params:
-        endpoint=P(inputs.endpoint("teacher")),
+        endpoint=inputs.endpoint("teacher"),
         sampling=P("benign.reason.sampling"),
         coverage=P("benign.reason.coverage"),
         pack=P("policy.pack"),
@@ -80,10 +82,11 @@ rule benign_score:
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("scorer"),
         mem_mb=4000,
         runtime=1440,
     params:
-        endpoint=P(inputs.endpoint("scorer")),
+        endpoint=inputs.endpoint("scorer"),
         sampling=P("benign.score.sampling"),
         coverage=P("benign.score.coverage"),
         pack=P("policy.pack"),

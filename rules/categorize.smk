@@ -21,10 +21,11 @@ rule categorize:
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("classifier"),
         mem_mb=4000,
         runtime=1440,
     params:
-        endpoint=P(inputs.endpoint("classifier")),
+        endpoint=inputs.endpoint("classifier"),
         sampling=P("categorize.sampling"),
         coverage=P("categorize.coverage"),
         pack=P("policy.pack"),

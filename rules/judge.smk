@@ -22,6 +22,7 @@ rule judge:
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("judge"),
         mem_mb=4000,
         runtime=1440,
     params:
@@ -30,7 +31,7 @@ rule judge:
             f":results/judgements/{wildcards.model}/{name}.jsonl"
             for name in BENCHMARKS
         ],
-        endpoint=P(inputs.endpoint("judge")),
+        endpoint=inputs.endpoint("judge"),
         prompts=P("judge.prompts"),
         sampling=P("judge.sampling"),
         coverage=P("judge.coverage"),

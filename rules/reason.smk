@@ -20,10 +20,11 @@ rule reason:
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("teacher"),
         mem_mb=4000,
         runtime=1440,
     params:
-        endpoint=P(inputs.endpoint("teacher")),
+        endpoint=inputs.endpoint("teacher"),
         sampling=P("reason.sampling"),
         coverage=P("reason.coverage"),
         pack=P("policy.pack"),

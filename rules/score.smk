@@ -20,10 +20,11 @@ rule score:
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("scorer"),
         mem_mb=4000,
         runtime=1440,
     params:
-        endpoint=P(inputs.endpoint("scorer")),
+        endpoint=inputs.endpoint("scorer"),
         sampling=P("score.sampling"),
         coverage=P("score.coverage"),
         pack=P("policy.pack"),

@@ -10,10 +10,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from star1.endpoints import Endpoint, Sampling, read_settings
+from star1.endpoints import Endpoint, Sampling, read_pool, read_settings
 from star1.errors import CoverageError, Star1Error, StoppedError
 from star1.faults import HINTS
-from star1.ledger import usd_spent
 from star1.llm import Client
 from star1.parsing import ReplyError
 from star1.progress import Progress
@@ -23,20 +22,20 @@ from star1.replies import Store
 
 @dataclass(frozen=True)
 class Calls:
-    """Where a stage asks, how, and where the replies are kept."""
+    """Where a stage asks, how, and where the replies are kept; `others` take the endpoint's place."""
 
     endpoint: Endpoint
     sampling: Sampling
     replies: Path
+    others: tuple[Endpoint, ...] = ()
 
     def store(self) -> Store:
         """The stage's store, open for writing."""
-        return Store(self.replies, self.endpoint.secret())
+        return Store(self.replies, *(one.secret() for one in (self.endpoint, *self.others)))
 
     def client(self, store: Store) -> Client:
         """Who asks."""
-        spent = 0.0 if self.endpoint.max_usd is None else usd_spent(self.endpoint, self.replies.parent)
-        return Client(self.endpoint, self.sampling, store, spent)
+        return Client(self.endpoint, self.sampling, store, self.others)
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def call_flags(description: str | None, single: bool = True) -> argparse.Argumen
     parser.add_argument("--quarantine", type=Path, required=True, help="rows without a readable reply, with reasons")
     parser.add_argument("--replies", type=Path, required=True, help="the stage's store of replies; appended to")
     parser.add_argument("--policy", type=Path, required=True, help="folder of the policy pack")
-    parser.add_argument("--endpoint", required=True, help="the model's endpoint, JSON")
+    parser.add_argument("--endpoint", required=True, help="the model's endpoint, or several of the same by name, JSON")
     parser.add_argument("--sampling", default="{}", help="decoding settings, JSON")
     parser.add_argument("--coverage", type=float, required=True, help="smallest share of rows with a readable reply")
     return parser
@@ -131,8 +130,9 @@ def read_calls(flags: argparse.Namespace) -> Calls:
     Raises:
         SettingError: a value that cannot be used.
     """
-    endpoint = read_settings("--endpoint", flags.endpoint, Endpoint)
-    return Calls(endpoint, read_settings("--sampling", flags.sampling, Sampling), flags.replies)
+    endpoint, *others = read_pool("--endpoint", flags.endpoint)
+    sampling = read_settings("--sampling", flags.sampling, Sampling)
+    return Calls(endpoint, sampling, flags.replies, tuple(others))
 
 
 def ask_rows(
@@ -206,7 +206,7 @@ async def _go_through(
     with _signals(stop):
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(client.endpoint.slots, len(rows))):
+                for _ in range(min(client.slots, len(rows))):
                     group.create_task(work())
         except* (Star1Error, OSError) as errors:
             # One endpoint, one fault: the first says what all the others would.

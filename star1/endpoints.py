@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -22,7 +23,9 @@ IN_PROCESS_URL = "http://in-process/v1"
 # Shorter fragments of a key are ordinary words too often to be struck out of a message.
 KEY_FRAGMENT = 4
 # Fields of a request that the client decides on: one reply, whole, to these messages.
-NOT_EXTRA = ("model", "messages", "stream", "n", "response_format")
+NOT_EXTRA = ("model", "messages", "stream", "stream_options", "n", "response_format")
+CONNECT_S = 30.0
+POOL_EXPECTED = "endpoints over the network of the same model, label and extra_body"
 
 
 class Endpoint(BaseModel):
@@ -31,9 +34,12 @@ class Endpoint(BaseModel):
     Attributes:
         provider: `openai` sends requests over the network; `stand-in` answers by rules, with no language model;
             `replay` answers from published rows and falls back on the stand-in.
-        model: name that is sent.
+        model: name of the model, which is sent.
         label: name under which replies are kept and verdicts are reported.
-        base_url: address up to and with the version part; None is the provider's own.
+        served_as: name that is sent in place of `model`, such as that of an Azure deployment; decides no reply.
+        base_url: address up to and with the version part; None is the provider's own. For Azure's older interface (with
+            `api_version`), the resource's address.
+        api_version: `api-version` of Azure's older interface; None for every other.
         key: name of the environment variable that holds the key, never the key; None where no key is needed.
         slots: requests in flight at a time, at most: a busy endpoint is asked less at a time.
         requests_per_minute: the endpoint's limit, kept on our side; None where there is none.
@@ -41,7 +47,10 @@ class Endpoint(BaseModel):
         max_wait_s: longest wait that an endpoint may ask for; a longer one ends the run, to be started again later [s].
         price: what it charges; None where nothing is known or charged.
         max_usd: most that may be spent at this label and model, over all stages and runs in the store; None for no limit.
-        timeout_s: longest wait for one reply [s].
+        timeout_s: longest wait for one reply [s]; for a streamed one, for its beginning.
+        stream: whether replies come in pieces; None does so where the model reasons, which takes long.
+        idle_timeout_s: longest silence within a streamed reply [s].
+        extra_body: further fields of every request, beside those of a stage's sampling, which come before them.
         rows: path of the published rows; `replay` only.
         retries: further attempts after the first, for faults that pass.
     """
@@ -51,7 +60,9 @@ class Endpoint(BaseModel):
     provider: Literal["stand-in", "replay", "openai"]
     model: str = Field(min_length=1)
     label: str = Field(min_length=1)
+    served_as: str | None = Field(default=None, min_length=1)
     base_url: str | None = None
+    api_version: str | None = Field(default=None, pattern=r"^[0-9A-Za-z.-]+$")
     key: str | None = None
     slots: int = Field(default=8, ge=1, le=1024)
     requests_per_minute: float | None = Field(default=None, gt=0)
@@ -60,6 +71,9 @@ class Endpoint(BaseModel):
     price: Price | None = None
     max_usd: float | None = Field(default=None, gt=0)
     timeout_s: float = Field(default=600.0, gt=0)
+    stream: bool | None = None
+    idle_timeout_s: float = Field(default=120.0, gt=0)
+    extra_body: dict[str, Any] | None = None
     rows: str | None = None
     retries: int = Field(default=5, ge=0, le=20)
 
@@ -90,7 +104,19 @@ class Endpoint(BaseModel):
             raise ValueError("rows (the published rows to answer from) goes with provider 'replay' and with no other")
         if self.max_usd is not None and self.price is None:
             raise ValueError("max_usd goes with a price, without which nobody knows what is spent")
+        if self.api_version is not None and self.base_url is None:
+            raise ValueError("api_version (Azure's older interface) goes with the resource's base_url")
         return self
+
+    @field_validator("extra_body")
+    @classmethod
+    def _beside_the_request(cls, extra: dict[str, Any] | None) -> dict[str, Any] | None:
+        return own_fields(extra)
+
+    @property
+    def url(self) -> str:
+        """Where requests go."""
+        return self.base_url or DEFAULT_BASE_URL if self.provider == "openai" else IN_PROCESS_URL
 
     def identity(self) -> str:
         """Who answers: label and model, and for in-process answers the label and what they are made from."""
@@ -147,14 +173,58 @@ class Sampling(BaseModel):
     @field_validator("extra_body")
     @classmethod
     def _beside_the_others(cls, extra: dict[str, Any] | None) -> dict[str, Any] | None:
-        if taken := sorted({*NOT_EXTRA, *cls.model_fields} & set(extra or ())):
-            raise ValueError(f"must not hold {', '.join(taken)}, which has its own place or which replies rely on")
-        return extra
+        return own_fields(extra)
 
     def sent(self) -> dict[str, Any]:
         """The fields of the request's body that are set; those of `extra_body` stand beside the others."""
         fields = self.model_dump(exclude_none=True, exclude={"samples"})
         return {**fields.pop("extra_body", {}), **fields}
+
+
+def own_fields(extra: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Further fields of a request's body.
+
+    Raises:
+        ValueError: a field that has its own place in params.yaml, or that the client decides on.
+    """
+    if taken := sorted({*NOT_EXTRA, *Sampling.model_fields} & set(extra or ())):
+        raise ValueError(f"must not hold {', '.join(taken)}, which has its own place or which replies rely on")
+    return extra
+
+
+def pool_mistake(pool: Mapping[str, Endpoint]) -> str | None:
+    """Why endpoints cannot take each other's place, or None: their replies are to be those of one model."""
+    first, *others = pool
+    for name in others:
+        for field in ("label", "model", "extra_body"):
+            if getattr(pool[name], field) != getattr(pool[first], field):
+                return f"{first!r} and {name!r} differ in {field}"
+    if len(pool) > 1 and any(endpoint.provider != "openai" for endpoint in pool.values()):
+        return "an in-process endpoint stands beside others"
+    return None
+
+
+def read_pool(flag: str, text: str) -> list[Endpoint]:
+    """Read the JSON value of a flag: one endpoint, or several by name that take each other's place.
+
+    Raises:
+        SettingError: as `read_settings`, or endpoints of different models.
+    """
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError:
+        values = None
+    if (
+        not isinstance(values, dict)
+        or not values
+        or "provider" in values
+        or not all(isinstance(value, dict) for value in values.values())
+    ):
+        return [read_settings(flag, text, Endpoint)]
+    pool = {name: read_settings(f"{flag}.{name}", json.dumps(value), Endpoint) for name, value in values.items()}
+    if mistake := pool_mistake(pool):
+        raise SettingError(flag, mistake, POOL_EXPECTED)
+    return list(pool.values())
 
 
 def read_settings(flag: str, text: str, model: type[Settings]) -> Settings:
@@ -179,21 +249,26 @@ def connect(endpoint: Endpoint) -> "AsyncOpenAI":
     Raises:
         SettingError: the key's environment variable is not set.
     """
-    secret = endpoint.secret()
+    secret = endpoint.secret() or "none"
     import httpx2
     import openai
 
+    wait = httpx2.Timeout(endpoint.timeout_s, connect=min(CONNECT_S, endpoint.timeout_s))
     if endpoint.provider == "openai":
         try:
-            http: httpx2.AsyncClient = openai.DefaultAioHttpClient(timeout=endpoint.timeout_s)
+            http: httpx2.AsyncClient = openai.DefaultAioHttpClient(timeout=wait)
         except RuntimeError:  # aiohttp is not installed: the default transport does the same, slower.
-            http = openai.DefaultAsyncHttpxClient(timeout=endpoint.timeout_s)
+            http = openai.DefaultAsyncHttpxClient(timeout=wait)
     else:
         http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=_app(endpoint)))
-    url = endpoint.base_url or DEFAULT_BASE_URL if endpoint.provider == "openai" else IN_PROCESS_URL
-    return openai.AsyncOpenAI(
-        api_key=secret or "none", base_url=url, timeout=endpoint.timeout_s, max_retries=0, http_client=http
-    )
+    url, version = endpoint.url, endpoint.api_version
+    if version is not None:
+        # The deployment is added to each request, by its model.
+        url = f"{url.rstrip('/').removesuffix('/openai')}/openai"
+        return openai.AsyncAzureOpenAI(
+            api_key=secret, base_url=url, api_version=version, timeout=wait, max_retries=0, http_client=http
+        )
+    return openai.AsyncOpenAI(api_key=secret, base_url=url, timeout=wait, max_retries=0, http_client=http)
 
 
 def _app(endpoint: Endpoint) -> Any:

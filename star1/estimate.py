@@ -5,7 +5,7 @@ earlier stage stand for them, with texts of the usual length in place of what is
 has to be asked for anew, is known only once the first reply is there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,7 +50,8 @@ class Counting(Client):
 
     def __init__(self, calls: Calls, store: Store, counted: Mapping[str, int]) -> None:
         # No key is needed to count.
-        super().__init__(calls.endpoint.model_copy(update={"key": None}), calls.sampling, store)
+        super().__init__(calls.endpoint.model_copy(update={"key": None, "max_usd": None}), calls.sampling, store)
+        self.pool = (calls.endpoint, *calls.others)
         self.missing: dict[str, float] = {}
         self.known = (0.0, 0)
         self._counted = counted
@@ -150,11 +151,11 @@ def estimates(params: Params, names: list[str], root: Path = Path()) -> list[Est
 def _estimate(params: Params, name: str, root: Path) -> Estimate:
     stage = name.partition("-")[0]
     role = STAGES[stage][0] if stage in STAGES else "judge"
-    endpoint = params.llm.endpoints[getattr(params.llm.roles, role)]
+    endpoint, *others = params.llm.pool(role).values()
     path = root / FOLDER / f"{name}.jsonl"
     known, usual = seen(path, endpoint), {**REPLY_TOKENS, **params.llm.reply_tokens}
     sampling = _sampling(params, stage)
-    calls = Dry(endpoint, sampling, path, known.counted)
+    calls = Dry(endpoint, sampling, path, tuple(others), known.counted)
     pack = load_pack(root / "policies" / params.policy.pack)
     filler = Filler(pack, usual)
     if stage in STAGES:
@@ -180,14 +181,20 @@ def price(
     prompt = sum(client.missing.values()) * (counted / measured if measured else 1.0)
     reply = calls * reply_tokens
     limits = [
-        (calls, endpoint.requests_per_minute and 60 * endpoint.requests_per_minute),
-        (prompt + reply, endpoint.tokens_per_minute and 60 * endpoint.tokens_per_minute),
-        (calls * (seconds or 0.0), seconds and 3600 * endpoint.slots),
+        (calls, _together(client.pool, "requests_per_minute", 60)),
+        (prompt + reply, _together(client.pool, "tokens_per_minute", 60)),
+        (calls * (seconds or 0.0), seconds and _together(client.pool, "slots", 3600)),
     ]
     hours = [units / an_hour for units, an_hour in limits if an_hour]
     usd = endpoint.price.cost(prompt, reply) if endpoint.price else None
     needed = max(hours) if hours else None
     return Estimate(name, endpoint.label, rows, client.answered, calls, prompt, reply, usd, needed, stands_for)
+
+
+def _together(pool: Sequence[Endpoint], limit: str, an_hour: float) -> float | None:
+    """What endpoints bear together in an hour; None where one of them has no limit."""
+    values = [getattr(endpoint, limit) for endpoint in pool]
+    return None if None in values else an_hour * sum(values)
 
 
 def _sampling(params: Params, stage: str) -> Sampling:

@@ -41,6 +41,7 @@ HINTS: Mapping[str, str] = {
     "aborted": "look into the server's log, or start the stage again later",
     "bad_request": "see what the endpoint says against the request: its model, the stage's sampling, a prompt too long",
     "unreadable_body": "check that base_url is that of an OpenAI-compatible server, with its version part",
+    "broken_stream": "look into the server's log, or set the endpoint's stream to false",
     "empty": "check the stage's sampling (max_tokens), or take another model",
     "too_large": "lower the stage's sampling.max_tokens",
     "content_filter_prompt": "ask an endpoint without a filter of prompts",
@@ -155,6 +156,15 @@ def read_body(content: bytes) -> Body:
         body = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise _unreadable(f"not JSON ({error})", content) from None
+    return read_completion(body, content)
+
+
+def read_completion(body: Any, content: bytes) -> Body:
+    """Read a chat completion; `content` is what is kept of it where it cannot be read.
+
+    Raises:
+        FaultError: an error object, or no usable choice.
+    """
     if isinstance(body, dict) and body.get("error"):
         raise status_fault(_status_in(body["error"]), body, {})
     try:

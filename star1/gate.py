@@ -1,6 +1,7 @@
 """When a request may leave for an endpoint: slots that adapt, rates that are kept, and one pause for all."""
 
 import asyncio
+import contextlib
 import random
 from dataclasses import dataclass
 
@@ -62,24 +63,41 @@ class Gate:
         longest_pause_s: float = 120.0,
     ) -> None:
         self.slots, self.limit = slots, float(slots)
-        self.in_flight = self.episode = self.refusals = 0
+        self.in_flight = self.waiting = self.episode = self.refusals = 0
         self.pause_s, self.longest_pause_s = pause_s, longest_pause_s
         self._requests, self._tokens = Rate(requests_per_minute), Rate(tokens_per_minute)
         self._open_at = 0.0
+        self._shut = False
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()
 
+    @property
+    def load(self) -> tuple[bool, float]:
+        """How long the way is, to be compared: whether there is a pause, and requests in flight and waiting per slot."""
+        return self._open_at > _now(), (self.in_flight + self.waiting) / self.limit
+
     async def enter(self, tokens: int = 0) -> Ticket:
         """Wait until one more request may leave; `tokens` is what it will use by estimate."""
-        async with self._turn:
-            while True:
-                if self.in_flight >= int(self.limit):
+        self.waiting += 1
+        try:
+            async with self._turn:
+                while not self._shut:
                     self._changed.clear()
-                    await self._changed.wait()
-                elif (wait := self._wait()) > 0:
-                    await asyncio.sleep(wait)
-                else:
-                    return self._leave_for(tokens)
+                    if self.in_flight >= int(self.limit):
+                        await self._changed.wait()
+                    elif (wait := self._wait()) > 0:
+                        with contextlib.suppress(TimeoutError):
+                            await asyncio.wait_for(self._changed.wait(), wait)
+                    else:
+                        break
+                return self._leave_for(tokens)
+        finally:
+            self.waiting -= 1
+
+    def shut(self) -> None:
+        """Let nobody wait any more; who comes through is to see that nothing leaves."""
+        self._shut = True
+        self._changed.set()
 
     def leave(self, ticket: Ticket, tokens: int | None = None) -> None:
         """A request has come back; `tokens` is what it used, where that is known."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import orjson
 
-from star1.endpoints import Endpoint
 from star1.errors import InputError
 from star1.prices import Price
 from star1.records import Row, write_rows
@@ -112,14 +111,6 @@ def uses(stage: str, path: Path) -> list[Use]:
         who = (str(record.get("role", "")), str(record.get("label", "")), str(record.get("model", "")))
         found.setdefault(who, Use(stage, *who)).add(record)
     return list(found.values())
-
-
-def usd_spent(endpoint: Endpoint, folder: Path) -> float:
-    """What all replies in a folder of stores that came from an endpoint's model under its label cost [USD]."""
-    found = [use for stage, path in stores(folder=folder).items() for use in uses(stage, path)]
-    own = [use for use in found if (use.label, use.model) == (endpoint.label, endpoint.model)]
-    price = endpoint.price
-    return sum(price.cost(use.prompt_tokens, use.reply_tokens) for use in own) if price else 0.0
 
 
 def size(path: Path) -> int:

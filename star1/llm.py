@@ -1,25 +1,21 @@
 """The one way to ask a language model: every reply is kept before it is used, and none is asked for twice."""
 
 import asyncio
-import functools
-import itertools
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from star1.endpoints import Endpoint, Sampling, connect, redact
+from star1.endpoints import Endpoint, Sampling, redact
 from star1.errors import CallError, tell
-from star1.faults import HINTS, Body, FaultError, connection_fault, read_body, status_fault
-from star1.gate import Gate, Ticket
+from star1.faults import HINTS, Body, FaultError
+from star1.gate import Ticket
+from star1.lanes import TELL_AFTER_S, Lane
 from star1.parsing import NoReplyError, Parsed, ReplyError
-from star1.prices import Budget
 from star1.replies import Reply, Store, reply_key, usage_tokens
-
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+from star1.spending import Spending
 
 T = TypeVar("T")
 
@@ -30,10 +26,11 @@ SAME_FAULTS = 8
 # Pauses of the whole endpoint in a row, each longer than the last and no reply between, before the run is given up.
 REFUSALS = 8
 CHARACTERS_PER_TOKEN = 4
+# Length of a reply by estimate, as long as none has come [tokens].
+UNKNOWN_TOKENS = 500
 # Where nobody listens, time seldom helps: further attempts, fewer than for other faults.
 CONNECT_RETRIES = 2
 REPAIR_TURNS = 2
-TELL_AFTER_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -71,39 +68,37 @@ def user_request(item: str, role: str, text: str, template: str) -> Request:
 
 
 class Client:
-    """Asks one endpoint, through one store.
+    """Asks one model, through one store: at one endpoint, or at several that take each other's place.
 
     Args:
         endpoint: who is asked.
         sampling: how replies are sampled.
         store: where they are kept.
-        spent: what was spent at the endpoint before [USD].
+        others: further endpoints of the same model; a request goes to the one with the shortest way, and one that cannot
+            go on is left out while there are others.
 
     Attributes:
         asked: requests sent (a retry is not counted again).
         answered: requests answered without sending: from the store, or by an equal one on its way.
         readings: how replies were read, by count.
+        slots: requests in flight, at most.
     """
 
-    def __init__(self, endpoint: Endpoint, sampling: Sampling, store: Store, spent: float = 0.0) -> None:
+    def __init__(self, endpoint: Endpoint, sampling: Sampling, store: Store, others: Sequence[Endpoint] = ()) -> None:
         self.endpoint, self.store = endpoint, store
-        self.sampling, self.samples = sampling.sent(), sampling.samples
+        self.sampling, self.samples = {**(endpoint.extra_body or {}), **sampling.sent()}, sampling.samples
         self.asked = self.answered = 0
         self.readings: Counter[str] = Counter()
+        self.lanes = [Lane(one, BACKOFF_S, _spending(one, store)) for one in (endpoint, *others)]
+        self.slots = sum(lane.endpoint.slots for lane in self.lanes)
         self._identity = endpoint.identity()
-        self._secret = endpoint.secret()
-        limits = (endpoint.requests_per_minute, endpoint.tokens_per_minute)
-        self._gate = Gate(endpoint.slots, *limits, pause_s=BACKOFF_S, longest_pause_s=endpoint.max_wait_s)
+        self._secrets = [lane.secret for lane in self.lanes if lane.secret]
         self._on_their_way: dict[str, asyncio.Future[Reply]] = {}
         self._exchanges: set[asyncio.Task[Reply]] = set()
         self._works = False
         self._replies = self._reply_tokens = 0
-        self._budget = Budget(endpoint.price, endpoint.max_usd, spent)
+        self._unknown = min(sampling.max_tokens or sampling.max_completion_tokens or UNKNOWN_TOKENS, UNKNOWN_TOKENS)
         self._same_faults = ("", 0)
-
-    @functools.cached_property
-    def _api(self) -> "AsyncOpenAI":
-        return connect(self.endpoint)
 
     async def close(self) -> None:
         """Wait for the replies that are on their way, which may have to be paid for, and close the connections."""
@@ -112,8 +107,8 @@ class Client:
             if late:
                 tell(f"waiting for {len(late)} replies on their way, to keep them; interrupt to give them up")
         await asyncio.gather(*self._exchanges, return_exceptions=True)
-        if "_api" in self.__dict__:
-            await self._api.close()
+        for lane in self.lanes:
+            await lane.close()
 
     def give_up(self) -> None:
         """Wait no longer for the replies that are on their way."""
@@ -207,72 +202,105 @@ class Client:
 
     async def _attempts(self, key: str, request: Request) -> Reply:
         self.asked += 1
-        failed = 0
-        for attempt in itertools.count():
-            foreseen = self._foreseen(request)
-            ticket = await self._gate.enter(sum(foreseen))
+        failed = attempt = 0
+        last: Lane | None = None
+        while True:
+            lane = self._shortest(last)
+            ticket = await lane.gate.enter(sum(self._foreseen(request)))
             try:
-                reply = await self._exchange(key, request, attempt, ticket, self._reserve(ticket, foreseen))
+                reserved = await lane.reserve(self._foreseen(request), sure=self._replies > 0)
+            except BaseException as error:
+                lane.gate.leave(ticket, 0)
+                if not isinstance(error, CallError):
+                    raise
+                self._shut(lane, error)
+                self._go_elsewhere(error)
+                continue
+            if lane.closed is not None:  # while this one waited
+                lane.settle(ticket, reserved, (0, 0), answered=False)
+                self._go_elsewhere(lane.closed)
+                continue
+            last, attempt = lane, attempt + 1
+            try:
+                reply = await self._exchange(key, request, attempt, lane, ticket, reserved)
             except FaultError as fault:
-                self._keep_fault(key, request, attempt, fault)
+                self._keep_fault(key, request, attempt, lane, fault)
                 failed += fault.reason != "rate_limit"  # no fault of the row, and none that it has to pay for
-                self._stop_on(fault, failed)
-                if fault.action == "give up" or failed > self.endpoint.retries:
-                    self._count(fault)
+                if (end := lane.closed or self._end(lane, fault, failed)) is not None:
+                    self._shut(lane, end)
+                    self._go_elsewhere(end)
+                    failed = 0
+                    continue
+                if fault.action == "give up" or failed > lane.endpoint.retries:
+                    self._count(lane, fault)
                     raise NoReplyError(fault.reason, self._clean(fault.detail), self._clean(fault.raw)) from None
                 await self._back_off(failed, fault)
             else:
                 self._same_faults, self._works = ("", 0), True
-                self._gate.answered(ticket)
+                lane.gate.answered(ticket)
                 return reply
-        raise AssertionError("the last attempt returns or raises")
+
+    def _shortest(self, last: Lane | None) -> Lane:
+        """The endpoint with the shortest way; after a failed attempt, another one where there is one."""
+        if len(self.lanes) == 1:
+            return self.lanes[0]
+        going = [lane for lane in self.lanes if lane.closed is None] or self.lanes
+        others = [lane for lane in going if lane is not last]
+        return min(others or going, key=lambda lane: lane.gate.load)
+
+    def _shut(self, lane: Lane, error: CallError) -> None:
+        """Ask an endpoint no more."""
+        going = sum(one.closed is None for one in self.lanes if one is not lane)
+        if lane.shut(error) and going:
+            tell(f"left out, while {going} endpoint{'s go' if going > 1 else ' goes'} on: {error}")
+
+    def _go_elsewhere(self, error: CallError) -> None:
+        """See that there is another endpoint to ask.
+
+        Raises:
+            CallError: there is none.
+        """
+        if all(lane.closed is not None for lane in self.lanes):
+            raise error from None
 
     def _foreseen(self, request: Request) -> tuple[int, int]:
         """What a request will use, by estimate: its length, and as long a reply as they were so far [tokens]."""
         prompt = sum(len(turn["content"]) for turn in request.messages) // CHARACTERS_PER_TOKEN
-        return prompt, self._reply_tokens // self._replies if self._replies else 0
+        return prompt, self._reply_tokens // self._replies if self._replies else self._unknown
 
-    def _reserve(self, ticket: Ticket, foreseen: tuple[int, int]) -> float:
-        """Set aside what a request will cost; end the run where that is more than is left [USD]."""
-        if (reserved := self._budget.reserve(*foreseen)) is None:
-            self._gate.leave(ticket, 0)
-            found = f"{self._budget.spent:.2f} USD are spent, and the next request would pass the limit"
-            expected = f"at most {self.endpoint.max_usd:g} USD (the endpoint's max_usd)"
-            hint = "raise max_usd and start the stage again; replies that came are kept"
-            raise CallError(self._where(), found, expected, hint)
-        return reserved
-
-    async def _exchange(self, key: str, request: Request, attempt: int, ticket: Ticket, reserved: float) -> Reply:
+    async def _exchange(
+        self, key: str, request: Request, attempt: int, lane: Lane, ticket: Ticket, reserved: float
+    ) -> Reply:
         """One attempt, which goes on to its end and into the store even where nobody waits for it any more."""
-        task = asyncio.create_task(self._send(key, request, attempt, ticket, reserved))
+        task = asyncio.create_task(self._send(key, request, attempt, lane, ticket, reserved))
         self._exchanges.add(task)
         task.add_done_callback(self._exchanges.discard)
         return await asyncio.shield(task)
 
-    async def _send(self, key: str, request: Request, attempt: int, ticket: Ticket, reserved: float) -> Reply:
+    async def _send(
+        self, key: str, request: Request, attempt: int, lane: Lane, ticket: Ticket, reserved: float
+    ) -> Reply:
         started, used, answered = time.monotonic(), None, False
         try:
-            body = read_body(await self._post(request))
+            body = await lane.post(request.role, self.body(request))
             used, answered = self._used(body), True
         except FaultError as fault:
-            self._heed(ticket, fault)  # before the slot is free: the next request is to know of it
+            # Before the slot is free: the next request is to know of it.
+            lane.heed(ticket, fault)
+            if (end := self._end(lane, fault, 0)) is not None:
+                self._shut(lane, end)
             raise
         finally:
-            self._gate.leave(ticket, None if used is None else sum(used))
-            self._budget.settle(reserved, used, answered)
+            lane.settle(ticket, reserved, used, answered)
+        return self.keep(self._about(key, request, attempt, lane.endpoint), body, time.monotonic() - started)
+
+    def keep(self, about: Mapping[str, Any], body: Body, seconds: float) -> Reply:
+        """Put a reply into the store; gives it as it is there."""
         note = "endpoint" if self.endpoint.provider == "openai" else body.fingerprint
-        self.store.keep(
-            {
-                **self._about(key, request, attempt),
-                "served_model": body.model,
-                "fingerprint": body.fingerprint,
-                "usage": body.usage,
-                "seconds": round(time.monotonic() - started, 3),
-            },
-            replace(body.reply, note=note),
-        )
+        told = {"served_model": body.model, "fingerprint": body.fingerprint, "usage": body.usage}
+        self.store.keep({**about, **told, "seconds": round(seconds, 3)}, replace(body.reply, note=note))
         # What is used is what the next run will find: a reply that echoes the key is kept without it.
-        return self.store.get(key) or body.reply
+        return self.store.get(about["key"]) or body.reply
 
     def _used(self, body: Body) -> tuple[int, int] | None:
         """What a request used [tokens], as the endpoint counts; None where it does not say."""
@@ -280,72 +308,63 @@ class Client:
             self._replies, self._reply_tokens = self._replies + 1, self._reply_tokens + tokens[1]
         return tokens
 
-    async def _post(self, request: Request) -> bytes:
-        import httpx2
-        import openai
-
-        body = {"model": self.endpoint.model, "messages": list(request.messages), **self.sampling}
+    def body(self, request: Request) -> dict[str, Any]:
+        """What is sent, but for the model's name."""
+        body = {"messages": list(request.messages), **self.sampling}
         if "seed" in body:
             body["seed"] += request.sample  # the same seed would give the same reply again
         if request.response_format is not None:
             body["response_format"] = request.response_format
-        try:
-            # The raw answer: what a broken body means is decided in one place, `faults.read_body`.
-            answer = await self._api.post("/chat/completions", cast_to=httpx2.Response, body=body)
-            return bytes(answer.content)
-        except openai.APIConnectionError as error:
-            raise connection_fault(error) from None
-        except openai.APIStatusError as error:
-            fault = status_fault(error.status_code, error.body, error.response.headers)
-            raise fault from None
+        return body
 
-    def _about(self, key: str, request: Request, attempt: int) -> dict[str, Any]:
-        return {
+    def _about(self, key: str, request: Request, attempt: int, endpoint: Endpoint) -> dict[str, Any]:
+        about = {
             "key": key,
             "item": request.item,
             "role": request.role,
-            "label": self.endpoint.label,
-            "model": self.endpoint.model,
-            "attempt": attempt + 1,
+            "label": endpoint.label,
+            "model": endpoint.model,
+            "attempt": attempt,
         }
+        return about | ({"endpoint": endpoint.url} if endpoint.provider == "openai" else {})
 
-    def _keep_fault(self, key: str, request: Request, attempt: int, fault: FaultError) -> None:
+    def _keep_fault(self, key: str, request: Request, attempt: int, lane: Lane, fault: FaultError) -> None:
         told = {"reason": fault.reason, "http_status": fault.status, "detail": self._clean(fault.detail)}
         if fault.raw:
             told["raw"] = self._clean(fault.raw)
-        self.store.keep({**self._about(key, request, attempt), **told}, None)
+        self.store.keep({**self._about(key, request, attempt, lane.endpoint), **told}, None)
 
     def _clean(self, text: str) -> str:
-        return redact(text, self._secret).encode("utf-8", "replace").decode()
+        for secret in self._secrets:
+            text = redact(text, secret)
+        return text.encode("utf-8", "replace").decode()
 
-    def _where(self) -> str:
-        return f"model {self.endpoint.model!r} at {self._api.base_url}"
-
-    def _error(self, found: str, expected: str, reason: str) -> CallError:
-        key = self.endpoint.key or "no key (llm endpoint field `key` is empty)"
+    def _error(self, lane: Lane, found: str, expected: str, reason: str) -> CallError:
+        key = lane.endpoint.key or "no key (llm endpoint field `key` is empty)"
         hint = f"{HINTS[reason].format(key=key)}; replies that came are kept"
-        return CallError(self._where(), found, expected, hint)
+        return CallError(lane.where, found, expected, hint)
 
-    def _stop_on(self, fault: FaultError, failed: int) -> None:
-        """End the run where no further request can succeed."""
+    def _end(self, lane: Lane, fault: FaultError, failed: int) -> CallError | None:
+        """Why no further request can succeed at an endpoint, or None."""
         # For a wrong key, the endpoint's words are the place where the key is echoed: they are left out.
         words = fault.reason + ("" if fault.status in (401, 403) else f" ({self._clean(fault.detail)})")
         if fault.action == "stop":
-            raise self._error(f"status {fault.status}, {words}", "an endpoint that answers", fault.reason)
-        if fault.reason == "no_connection" and failed > min(CONNECT_RETRIES, self.endpoint.retries):
-            raise self._error(words, "a server that listens there", fault.reason)
-        if fault.reason == "rate_limit" and self._gate.refusals >= REFUSALS:
+            return self._error(lane, f"status {fault.status}, {words}", "an endpoint that answers", fault.reason)
+        if fault.reason == "no_connection" and failed > min(CONNECT_RETRIES, lane.endpoint.retries):
+            return self._error(lane, words, "a server that listens there", fault.reason)
+        if fault.reason == "rate_limit" and lane.gate.refusals >= REFUSALS:
             found = f"{REFUSALS} pauses in a row ended in {words}"
-            raise self._error(found, "an endpoint that answers", fault.reason)
-        longest = self.endpoint.max_wait_s
-        if fault.wait_s is not None and fault.wait_s > longest:
-            again = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(time.time() + fault.wait_s))
-            found = f"{words}: asks to wait {fault.wait_s:.0f} s, until {again}"
-            expected = f"a wait of at most {longest:.0f} s (the endpoint's max_wait_s)"
-            hint = f"start the stage again after {again}; replies that came are kept"
-            raise CallError(self._where(), found, expected, hint)
+            return self._error(lane, found, "an endpoint that answers", fault.reason)
+        longest = lane.endpoint.max_wait_s
+        if fault.wait_s is None or fault.wait_s <= longest:
+            return None
+        again = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(time.time() + fault.wait_s))
+        found = f"{words}: asks to wait {fault.wait_s:.0f} s, until {again}"
+        expected = f"a wait of at most {longest:.0f} s (the endpoint's max_wait_s)"
+        hint = f"start the stage again after {again}; replies that came are kept"
+        return CallError(lane.where, found, expected, hint)
 
-    def _count(self, fault: FaultError) -> None:
+    def _count(self, lane: Lane, fault: FaultError) -> None:
         """End the run when one row after the other fails alike; rows may do so of themselves where others succeed."""
         own = fault.action == "give up" or fault.status == 200
         if fault.reason == "content_filter_prompt" or (own and self._works):
@@ -354,25 +373,15 @@ class Client:
         self._same_faults = (fault.reason, count + 1 if fault.reason == reason else 1)
         if self._same_faults[1] >= SAME_FAULTS:
             found = f"{SAME_FAULTS} requests in a row failed with {fault.reason} ({self._clean(fault.detail)})"
-            raise self._error(found, "an endpoint that answers", fault.reason)
-
-    def _heed(self, ticket: Ticket, fault: FaultError) -> None:
-        """Ask a busy endpoint less at a time; what it asks to wait holds for all requests."""
-        episode = self._gate.episode
-        wait = None if fault.wait_s is None else min(fault.wait_s, self.endpoint.max_wait_s)
-        if fault.reason == "rate_limit":
-            pause = self._gate.refused(ticket, wait)
-            if self._gate.episode > episode and pause >= TELL_AFTER_S:
-                told = f"{fault.reason}: waiting for {pause:.0f} s, then {int(self._gate.limit)} requests at a time"
-                tell(told)
-            return
-        if fault.status == 503:
-            self._gate.strained(ticket)
-        if wait is not None:
-            self._gate.hold(wait + random.uniform(0.5, 1.0) * BACKOFF_S)
+            raise self._error(lane, found, "an endpoint that answers", fault.reason)
 
     async def _back_off(self, failed: int, fault: FaultError) -> None:
         """Wait before a row's next attempt, unless the gate makes it wait."""
         if fault.reason != "rate_limit" and fault.wait_s is None:
             jitter = random.uniform(0.5, 1.0)  # spreads attempts over time, decides no result
             await asyncio.sleep(min(BACKOFF_S * 2 ** (failed - 1), LONGEST_BACKOFF_S) * jitter)
+
+
+def _spending(endpoint: Endpoint, store: Store) -> Spending | None:
+    """What was spent at the endpoint; read only where there is a limit."""
+    return None if endpoint.max_usd is None else Spending(endpoint, store.path)

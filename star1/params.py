@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from star1.endpoints import Endpoint, Sampling
+from star1.endpoints import POOL_EXPECTED, Endpoint, Sampling, pool_mistake
 from star1.errors import SettingError
 from star1.policies import pack_mistakes
 from star1.sources import Benchmark, Located, Published, Source
@@ -39,14 +39,23 @@ class Policy(Section):
     pack: Name
 
 
+# One endpoint, or a pool: several of the same model, which take each other's place.
+Pool = Name | Annotated[list[Name], Field(min_length=1)]
+
+
+def as_list(names: str | list[str]) -> list[str]:
+    """One name, or several, as a list."""
+    return [names] if isinstance(names, str) else names
+
+
 class Roles(Section):
     """Which endpoint answers in which role."""
 
-    classifier: Name
-    teacher: Name
-    scorer: Name
-    rewriter: Name
-    judge: Name
+    classifier: Pool
+    teacher: Pool
+    scorer: Pool
+    rewriter: Pool
+    judge: Pool
 
 
 class Llm(Section):
@@ -56,6 +65,10 @@ class Llm(Section):
     roles: Roles
     # Usual length of a stage's replies, for `star1 estimate`; decides no result.
     reply_tokens: dict[Name, Count] = {}
+
+    def pool(self, role: str) -> dict[str, Endpoint]:
+        """The endpoints that answer in a role, by name."""
+        return {name: self.endpoints[name] for name in as_list(getattr(self.roles, role))}
 
 
 class TinyModel(Section):
@@ -365,8 +378,7 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
     yield from _unknown("collect.benchmarks", list(params.collect.benchmarks), fetch.benchmarks)
     yield from _unknown("generate.benchmarks", params.generate.benchmarks, fetch.benchmarks)
     yield from _unknown("generate.models", params.generate.models, {**fetch.models, **params.finetune.runs})
-    for role, endpoint in params.llm.roles:
-        yield from _unknown(f"llm.roles.{role}", [endpoint], params.llm.endpoints)
+    yield from _role_mistakes(params.llm)
     for name, run in params.finetune.runs.items():
         yield from _unknown(f"finetune.runs.{name}.base", [run.base], fetch.models)
         yield from _unknown(f"finetune.runs.{name}.data", run.data, data)
@@ -386,6 +398,16 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
         names = getattr(getattr(params, section), field)
         if len(set(names)) < len(names):
             yield f"{key}: a name twice; expected each once."
+
+
+def _role_mistakes(llm: Llm) -> Iterator[str]:
+    for role, names in llm.roles:
+        unknown = list(_unknown(f"llm.roles.{role}", as_list(names), llm.endpoints))
+        yield from unknown
+        if not unknown and (mistake := pool_mistake(llm.pool(role))):
+            yield f"llm.roles.{role}: {mistake}; expected {POOL_EXPECTED}."
+        if len(set(as_list(names))) < len(as_list(names)):
+            yield f"llm.roles.{role}: a name twice; expected each once."
 
 
 def _unknown(key: str, names: list[str], table: Mapping[str, Any]) -> Iterator[str]:

@@ -30,21 +30,30 @@ class Budget:
         price: None where nothing is charged.
         limit: most that may be spent, or None [USD].
         spent: what was spent before [USD].
+
+    Attributes:
+        open: requests that something is set aside for.
     """
 
     def __init__(self, price: Price | None, limit: float | None, spent: float = 0.0) -> None:
-        self.price, self.limit, self.spent, self.reserved = price, limit, spent, 0.0
+        self.price, self.limit, self.spent, self.reserved, self.open = price, limit, spent, 0.0, 0
 
-    def reserve(self, prompt_tokens: float, reply_tokens: float) -> float | None:
-        """Set aside what a request will cost by estimate, and give that; None where it is too much [USD]."""
+    def reserve(self, prompt_tokens: float, reply_tokens: float, sure: bool = True) -> float | None:
+        """Set aside what a request will cost by estimate, and give that; None where it is too much [USD].
+
+        Where the reply's length is not sure, since none has come yet, one request may go as long as its prompt can be paid.
+        """
         cost = self.price.cost(prompt_tokens, reply_tokens) if self.price else 0.0
-        if self.limit is not None and self.spent + self.reserved + cost > self.limit:
+        least = self.price.cost(prompt_tokens, 0) if self.price and not sure and not self.open else cost
+        known = self.spent + self.reserved
+        if self.limit is not None and (known >= self.limit or known + least > self.limit):
             return None
-        self.reserved += cost
+        self.reserved, self.open = self.reserved + cost, self.open + 1
         return cost
 
     def settle(self, reserved: float, tokens: tuple[int, int] | None, answered: bool) -> None:
         """Put in place of what was set aside what a request did cost; an answer without a count costs the estimate."""
-        self.reserved -= reserved
+        self.open -= 1
+        self.reserved = self.reserved - reserved if self.open else 0.0
         if answered and self.price:
             self.spent += reserved if tokens is None else self.price.cost(*tokens)

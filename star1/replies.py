@@ -15,7 +15,7 @@ from typing import IO, Any, Self
 
 import orjson
 
-from star1.errors import InputError
+from star1.owners import NO_LOCKS, Owner, in_use
 from star1.segments import Block, Place, add_segment, is_zipped, lines
 
 # Part of every key: raise it when what is sent for the same arguments changes.
@@ -25,6 +25,8 @@ SYNC_EVERY_S = 1.0
 BLOCKS = 16
 # Servers without keys are given a word such as EMPTY in place of one: no secret, and a word that replies may hold.
 SHORTEST_SECRET = 8
+# A file of this size is closed, and zipped by the next run; the lines that follow begin a new one.
+SEGMENT_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -89,15 +91,15 @@ class Store:
     and passed over.
 
     Args:
-        path: the file; made when missing.
-        secret: a key that must never reach the disk.
+        path: the file; made when missing. Beyond `SEGMENT_BYTES` it is zipped when it is opened.
+        secrets: keys that must never reach the disk.
         look: only to read, also beside a writer; nothing is made or changed.
 
     Raises:
         InputError: another process is writing to the file.
     """
 
-    def __init__(self, path: str | Path, secret: str | None = None, look: bool = False) -> None:
+    def __init__(self, path: str | Path, *secrets: str | None, look: bool = False) -> None:
         self.path = Path(path)
         self.bad_lines = 0
         self._places: dict[str, Place] = {}
@@ -106,22 +108,28 @@ class Store:
             self._fd = os.open(self.path if self.path.exists() else os.devnull, os.O_RDONLY)
             self._index()
         else:
-            self._open(secret)
+            self._open(secrets)
 
-    def _open(self, secret: str | None) -> None:
+    def _open(self, secrets: Sequence[str | None]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _part_from_cache(self.path)
         # orjson escapes quotes and backslashes, so the bytes to look for are those of the key inside a JSON string.
-        self._secret = orjson.dumps(secret)[1:-1] if secret and len(secret) >= SHORTEST_SECRET else b""
+        self._secrets = [orjson.dumps(one)[1:-1] for one in secrets if one and len(one) >= SHORTEST_SECRET]
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            self._lock()
+            self._owner = Owner(self.path, self._lock())
+        except BaseException:
+            os.close(self._fd)
+            raise
+        try:
             self._size = self._cut_torn_tail()
             if is_zipped(self.path):
                 self._empty()
             self._index()
+            if self._size >= SEGMENT_BYTES:
+                self.compact()
         except BaseException:
-            os.close(self._fd)
+            self.close()
             raise
         self._synced = time.monotonic()
 
@@ -160,8 +168,9 @@ class Store:
             record["note"] = reply.note
         record["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-        if self._secret and self._secret in line:
-            line = line.replace(self._secret, b"[key]")
+        for secret in self._secrets:
+            if secret in line:
+                line = line.replace(secret, b"[key]")
         start = self._size
         self._append(line)
         if reply is not None:
@@ -186,6 +195,7 @@ class Store:
         if self._fd >= 0:
             if fcntl.fcntl(self._fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
                 os.fdatasync(self._fd)
+                self._owner.leave()
             os.close(self._fd)
             self._fd = -1
 
@@ -203,16 +213,17 @@ class Store:
             os.fdatasync(self._fd)
             self._synced = time.monotonic()
 
-    def _lock(self) -> None:
+    def _lock(self) -> bool:
+        """Lock the file; gives whether there are locks where it lies."""
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(
-                self.path,
-                "another process is writing to this store of replies",
-                "one writer at a time",
-                "wait until the other run has ended, or stop it",
-            ) from None
+            raise in_use(self.path) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            return False
+        return True
 
     def _cut_torn_tail(self) -> int:
         """Cut a last line without its end off and keep it aside; gives the size that remains."""

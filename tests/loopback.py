@@ -4,7 +4,7 @@ import asyncio
 import importlib
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,13 +105,15 @@ def completion(content: str | None, finish_reason: str = "stop", **message: obje
 
 @dataclass
 class Answer:
-    """What the server sends back; `cut` closes the connection before the body's end."""
+    """What the server sends back; `cut` closes the connection before the body's end. `pieces` are sent one by one."""
 
     body: object
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     cut: bool = False
     wait_s: float = 0.0
+    pieces: Sequence[bytes] = ()
+    piece_wait_s: float = 0.0
 
     def content(self) -> bytes:
         """The body's bytes."""
@@ -125,31 +127,59 @@ class Served:
     url: str
     requests: list[dict[str, Any]]
     headers: list[dict[str, str]]
+    paths: list[str]
     most_at_once: int = 0
+
+
+async def _send_pieces(writer: asyncio.StreamWriter, answer: Answer) -> None:
+    head = f"HTTP/1.1 {answer.status} X\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    writer.write(head.encode())
+    for piece in answer.pieces:
+        writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        await writer.drain()
+        await asyncio.sleep(answer.piece_wait_s)
+    if answer.cut:
+        raise ConnectionError("cut on purpose")
+    writer.write(b"0\r\n\r\n")
+    await writer.drain()
+
+
+def events(*deltas: Mapping[str, object], finish_reason: str | None = "stop", done: bool = True) -> list[bytes]:
+    """A streamed completion, one event a piece: what each delta adds, the end, the count of tokens."""
+    base: dict[str, Any] = {"id": "c", "object": "chat.completion.chunk", "model": "served-model"}
+    pieces = [{**base, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    if finish_reason:
+        pieces.append({**base, "choices": [{"index": 0, "delta": {}, "finish_reason": finish_reason}]})
+    pieces.append({**base, "choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}})
+    return [b"data: " + orjson.dumps(piece) + b"\n\n" for piece in pieces] + [b"data: [DONE]\n\n"] * done
 
 
 @contextmanager
 def server(respond: Callable[[dict[str, Any], int], Answer]) -> Iterator[Served]:
     """Serve on a free port; `respond` gets the request's body and how many requests came before it."""
     loop = asyncio.new_event_loop()
-    served = Served("", [], [])
+    served = Served("", [], [], [])
     open_now = 0
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal open_now
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
-                lines = head.decode().split("\r\n")[1:]
+                start, *lines = head.decode().split("\r\n")
                 headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
                 body = orjson.loads(await reader.readexactly(int(headers["content-length"])))
                 place = len(served.requests)
                 served.requests.append(body)
                 served.headers.append(headers)
+                served.paths.append(start.split(" ")[1])
                 open_now += 1
                 served.most_at_once = max(served.most_at_once, open_now)
                 answer = respond(body, place)
                 await asyncio.sleep(answer.wait_s)
                 open_now -= 1
+                if answer.pieces:
+                    await _send_pieces(writer, answer)
+                    continue
                 content = answer.content()
                 sent = {"content-type": "application/json", "content-length": str(len(content)), **answer.headers}
                 start = f"HTTP/1.1 {answer.status} X\r\n" + "".join(

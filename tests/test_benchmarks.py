@@ -17,9 +17,9 @@ def test_quick_run() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     titles = [line.split(":")[0] for line in done.stdout.splitlines() if line.startswith("### ")]
-    assert titles == ["### tfidf", "### vectors", "### scale", "### growth"]
-    assert done.stdout.count("published way") == 2
-    assert done.stdout.count("same rows") == 3
+    assert titles == ["### tfidf", "### vectors", "### vectors", "### scale", "### growth"]
+    assert done.stdout.count("published way") == 3
+    assert done.stdout.count("same rows") == 4
     assert "MISSED" not in done.stdout  # a quick run measures nothing
 
 

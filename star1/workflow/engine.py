@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from star1.errors import Star1Error
@@ -17,6 +18,13 @@ def before_plan(workflow: Any) -> None:
     """Compare outputs with their records, unless this is a job's own process or one that DVC started for one rule."""
     if workflow.is_main_process and INSIDE_DVC not in os.environ and TRUST_CHECK_OFF not in os.environ:
         sync.check_trust()
+
+
+def limit(workflow: Any, resources: Mapping[str, int]) -> None:
+    """Say how much there is of resources, unless the command line does (`--resources NAME=2`)."""
+    for name, amount in resources.items():
+        if name not in workflow.global_resources:
+            workflow.register_resource(name, amount)
 
 
 def on_start(workflow: Any) -> None:

@@ -1,12 +1,13 @@
 """Which files a job reads, where that depends on params.yaml: functions of wildcards and parameters only, for both engines."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from star1.params import OWN_DATA
-from star1.workflow.lookups import Params
+from star1.params import OWN_DATA, as_list
+from star1.workflow.lookups import LookUp, Params
 
 InputFunction = Callable[[Any], list[str]]
 
@@ -36,14 +37,32 @@ class Inputs:
 
         return files
 
-    def endpoint(self, role: str) -> str:
-        """Where in params.yaml the endpoint of a role stands."""
-        return f"llm.endpoints.{self.params.value(f'llm.roles.{role}')}"
+    def _pool(self, role: str) -> list[str]:
+        return as_list(self.params.value(f"llm.roles.{role}"))
+
+    def endpoint(self, role: str) -> LookUp:
+        """The endpoint of a role, or the several that take each other's place, by name."""
+        first, *others = names = self._pool(role)
+        return self.params.each("llm.endpoints.{}", names) if others else self.params(f"llm.endpoints.{first}")
 
     def replayed_rows(self, role: str) -> list[str]:
         """The released rows that a replay endpoint answers from; none for other endpoints."""
-        endpoint = self.params.values["llm"]["endpoints"][self.params.value(f"llm.roles.{role}")]
-        return [endpoint["rows"]] if endpoint["provider"] == "replay" else []
+        endpoints = (self.params.values["llm"]["endpoints"][name] for name in self._pool(role))
+        return [endpoint["rows"] for endpoint in endpoints if endpoint["provider"] == "replay"]
+
+    def turns(self, role: str) -> dict[str, int]:
+        """The resources of a job that asks a role's remote endpoints: those that share an endpoint wait for each other.
+
+        One job fills an endpoint's slots, and its limits (per minute, in USD) are kept within a job.
+        """
+        return {f"endpoint_{re.sub('[^A-Za-z0-9]', '_', name)}": 1 for name in self._pool(role) if self._remote(name)}
+
+    def endpoints(self) -> dict[str, int]:
+        """How many jobs may ask each remote endpoint at a time."""
+        return {name: 1 for role in self.params.values["llm"]["roles"] for name in self.turns(role)}
+
+    def _remote(self, name: str) -> bool:
+        return bool(self.params.values["llm"]["endpoints"][name]["provider"] == "openai")
 
     def prompts(self, *names: str) -> list[str]:
         """The files of the policy pack behind some prompts: categories and rubrics, the prompts, and policy texts where shown."""
