@@ -25,6 +25,7 @@ class Sent:
         time: when it was written [s since 1970].
         file_id: the provider's, once the file is there.
         batch_id: the provider's, once the batch is.
+        alone: whether no other was on its way when it was sent.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Sent:
     time: float
     file_id: str = ""
     batch_id: str = ""
+    alone: bool = False
 
     @property
     def called(self) -> str:

@@ -131,7 +131,7 @@ class ProviderClient(BatchClient):
         for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
             await self._call(functools.partial(self._fetch, file_id, lines, lines.tell()), self._gone(sent))
         lines.seek(0)
-        again = len(self._open) > 1 and NO_ROOM in _errors(batch)
+        again = not sent.alone and NO_ROOM in _errors(batch)
         return Ended(batch.status, lines, None if again else self._fatal(sent, batch), again)
 
     async def _state(self, sent: Sent) -> "Batch | None":

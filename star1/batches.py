@@ -147,8 +147,8 @@ class BatchClient(Client, ABC):
         from star1.estimate import REPLY_TOKENS  # which itself needs this module
 
         prompt, reply = super()._foreseen(request)
-        usual = REPLY_TOKENS.get(request.role) or REPLY_TOKENS.get(request.role.partition("_")[0], 0)
-        return prompt, reply or usual
+        usual = REPLY_TOKENS.get(request.role) or REPLY_TOKENS.get(request.role.partition("_")[0], reply)
+        return prompt, reply if self._replies else usual
 
     async def _back_off(self, failed: int, fault: FaultError) -> None:
         """Nothing to wait for: a further attempt goes into a further batch."""
@@ -160,8 +160,7 @@ class BatchClient(Client, ABC):
         try:
             tokens, answered = await self._from_batch(key, request, attempt), True
         finally:
-            lane.gate.leave(ticket)
-            lane.budget.settle(reserved, tokens, answered)
+            lane.settle(ticket, reserved, tokens, answered)
         reply = self.store.get(key)
         assert reply is not None, "kept before anybody is told"  # noqa: S101
         return reply
@@ -237,6 +236,7 @@ class BatchClient(Client, ABC):
         sent = self.journal.begin(name, requests)
         for key in requests:
             self._waiting.pop(key, None)
+        sent.alone = not self._open
         self._open.append(sent)
         await self._start(sent, file)
 

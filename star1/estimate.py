@@ -185,7 +185,8 @@ def price(
         (prompt + reply, _together(client.pool, "tokens_per_minute", 60)),
         (calls * (seconds or 0.0), seconds and _together(client.pool, "slots", 3600)),
     ]
-    hours = [units / an_hour for units, an_hour in limits if an_hour]
+    # How long a batch takes is up to who works on it.
+    hours = [units / an_hour for units, an_hour in limits if an_hour and not endpoint.batch]
     usd = endpoint.price.cost(prompt, reply) if endpoint.price else None
     needed = max(hours) if hours else None
     return Estimate(name, endpoint.label, rows, client.answered, calls, prompt, reply, usd, needed, stands_for)

@@ -100,6 +100,11 @@ class Client:
         self._unknown = min(sampling.max_tokens or sampling.max_completion_tokens or UNKNOWN_TOKENS, UNKNOWN_TOKENS)
         self._same_faults = ("", 0)
 
+    @property
+    def left(self) -> str:
+        """What goes on without a run that is told to stop, and how to come by it; empty where nothing does."""
+        return ""
+
     async def close(self) -> None:
         """Wait for the replies that are on their way, which may have to be paid for, and close the connections."""
         if self._exchanges:

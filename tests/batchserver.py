@@ -160,6 +160,7 @@ def batch_server(respond: Respond, **behaviour: Any) -> Iterator[Batches]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def log_message(self, *_args: object) -> None:
             """Nothing."""
