@@ -15,7 +15,7 @@ from star1.replies import part_from_cache
 HINT = "remove the line, or the file: the batches in it are then not collected, and have to be paid for anew"
 
 
-@dataclass
+@dataclass(eq=False)
 class Sent:
     """One file of requests.
 

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from star1.batch_journal import Journal, Sent
 from star1.batch_lines import Outcome, outcomes, request_line
@@ -96,6 +96,7 @@ class BatchClient(Client, ABC):
         self._waiting: dict[str, None] = {}
         self._faults: dict[str, FaultError] = {}
         self._open: list[Sent] = []
+        self._earlier: dict[Sent, asyncio.Future[dict[str, Tokens]]] = {}
         self._moves, self._news = 0, asyncio.Event()
         self._beginning: asyncio.Task[None] | None = None
         self._work: asyncio.Task[None] | None = None
@@ -140,7 +141,20 @@ class BatchClient(Client, ABC):
             # Before anything is reserved or sent: what an earlier run paid for may be there.
             self._beginning = self._beginning or asyncio.create_task(self._begin())
             await asyncio.shield(self._beginning)
+        if self._earlier:
+            await self._wait_for_earlier(self.key(request), request)
         return await super().ask(request)
+
+    async def _wait_for_earlier(self, key: str, request: Request) -> None:
+        """Wait for the batch of an earlier run that a request is in; it is paid for, whatever may still be spent."""
+        for sent, collected in list(self._earlier.items()):
+            if key not in sent.requests or collected.done():
+                continue
+            owed, tokens = self.lane.budget.owe(*self._foreseen(request)), None
+            try:
+                tokens = (await asyncio.shield(collected)).get(key)
+            finally:
+                self.lane.budget.settle(owed, tokens, self.store.get(key) is not None)
 
     def _foreseen(self, request: Request) -> tuple[int, int]:
         """As for single requests; before the first reply, whose length would come too late, by the usual length."""
@@ -149,6 +163,10 @@ class BatchClient(Client, ABC):
         prompt, reply = super()._foreseen(request)
         usual = REPLY_TOKENS.get(request.role) or REPLY_TOKENS.get(request.role.partition("_")[0], reply)
         return prompt, reply if self._replies else usual
+
+    @property
+    def _sure(self) -> bool:
+        return True  # one request to learn from would take a batch of its own
 
     async def _back_off(self, failed: int, fault: FaultError) -> None:
         """Nothing to wait for: a further attempt goes into a further batch."""
@@ -172,12 +190,11 @@ class BatchClient(Client, ABC):
         if (fault := self._faults.pop(key, None)) is not None:  # from a batch that an earlier run sent
             raise fault
         tokens: asyncio.Future[Tokens] = asyncio.get_running_loop().create_future()
-        tokens.add_done_callback(lambda done: done.cancelled() or done.exception())
+        tokens.add_done_callback(_heard)
         self._asks[key] = Ask(request, attempt, tokens)
-        if not any(key in sent.requests for sent in self._open):
-            self._waiting[key] = None
-            self._moves += 1
-            self._news.set()
+        self._waiting[key] = None
+        self._moves += 1
+        self._news.set()
         try:
             return await tokens
         finally:
@@ -189,6 +206,8 @@ class BatchClient(Client, ABC):
         for sent in self.journal.opened:
             if await self._goes_on(sent):
                 self._open.append(sent)
+                self._earlier[sent] = asyncio.get_running_loop().create_future()
+                self._earlier[sent].add_done_callback(_heard)
                 tell(f"{self.stage}: batch {sent.called} of an earlier run, with {len(sent.requests):,} requests")
             else:
                 self.journal.end(sent, "lost")
@@ -201,9 +220,10 @@ class BatchClient(Client, ABC):
         if work.cancelled() or (error := work.exception()) is None:
             return
         self._broken = error
-        for ask in list(self._asks.values()):
-            if not ask.tokens.done():
-                ask.tokens.set_exception(error)
+        futures: list[asyncio.Future[Any]] = [ask.tokens for ask in self._asks.values()]
+        for future in [*futures, *self._earlier.values()]:
+            if not future.done():
+                future.set_exception(error)
 
     async def _run(self) -> None:
         while True:
@@ -283,7 +303,8 @@ class BatchClient(Client, ABC):
         if ended.again:
             self.most_open = max(1, len(self._open))
             self._waiting.update({key: None for key in sent.requests if key in self._asks})
-            return
+            if sent not in self._earlier:
+                return
         self._release(sent, ended.status, found)
 
     def _keep_all(self, sent: Sent, lines: Iterable[tuple[str, Outcome]]) -> Found:
@@ -307,6 +328,8 @@ class BatchClient(Client, ABC):
     def _release(self, sent: Sent, status: str, found: Found) -> None:
         """Let the rows go on; the answered ones first, so that what fails is known to fail beside others."""
         self._works = self._works or bool(found.tokens)
+        if sent in self._earlier:
+            self._earlier[sent].set_result(found.tokens)
         for key in sorted(sent.requests, key=lambda key: key not in found.tokens):
             ask, fault = self._asks.get(key), found.faults.get(key)
             if ask is None:
@@ -318,6 +341,12 @@ class BatchClient(Client, ABC):
                 ask.tokens.set_result(found.tokens[key])
             else:
                 ask.tokens.set_exception(fault or _missing(status))
+
+
+def _heard(done: "asyncio.Future[Any]") -> None:
+    """Fetch an exception: where nobody waits for it any more, it is no error."""
+    if not done.cancelled():
+        done.exception()
 
 
 def scratch() -> IO[bytes]:

@@ -51,6 +51,12 @@ class Budget:
         self.reserved, self.open = self.reserved + cost, self.open + 1
         return cost
 
+    def owe(self, prompt_tokens: float, reply_tokens: float) -> float:
+        """Set aside what will be charged for a request in any case, and give that [USD]."""
+        cost = self.price.cost(prompt_tokens, reply_tokens) if self.price else 0.0
+        self.reserved, self.open = self.reserved + cost, self.open + 1
+        return cost
+
     def settle(self, reserved: float, tokens: tuple[int, int] | None, answered: bool) -> None:
         """Put in place of what was set aside what a request did cost; an answer without a count costs the estimate."""
         self.open -= 1

@@ -444,7 +444,7 @@ def test_nothing_that_a_run_leaves_behind_holds_the_key(pack: Pack, capfd: pytes
     ) as served:
         served.faults["GET /v1/batches/ID"] = [Answer(echo, 500)]
         outcome = ask(pack, served)
-    assert reasons(outcome) == {"1": "no_json", "2": "server_error", "3": "bad_request"}
+    assert reasons(outcome) == {"1": "not_json", "2": "server_error", "3": "bad_request"}
     left = [path.read_bytes() for path in Path().rglob("*") if path.is_file()]
     told = "".join(capfd.readouterr())
     assert len(left) > 3
