@@ -8,7 +8,7 @@ import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from star1.batch_journal import Sent
 from star1.batch_lines import CUSTOM_ID, outcomes
@@ -16,6 +16,7 @@ from star1.batch_settings import VllmBatch
 from star1.batches import FOLDER, BatchClient, Ended, scratch
 from star1.endpoints import Endpoint, Sampling
 from star1.errors import CallError, tell
+from star1.llm import Request
 from star1.progress import LINE_EVERY_S
 from star1.records import atomic
 from star1.replies import Store
@@ -107,6 +108,9 @@ class VllmClient(BatchClient):
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
+
+    def _about(self, key: str, request: Request, attempt: int, endpoint: Endpoint) -> dict[str, Any]:
+        return {**super()._about(key, request, attempt, endpoint), "endpoint": "vllm run-batch"}
 
     @property
     def _where(self) -> str:

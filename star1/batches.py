@@ -23,6 +23,7 @@ from star1.faults import FaultError
 from star1.gate import Gate, Ticket
 from star1.lanes import Lane
 from star1.llm import Client, Request
+from star1.prices import REPLY_TOKENS
 from star1.replies import Reply, Store
 
 FOLDER = Path(".work/batches")
@@ -158,8 +159,6 @@ class BatchClient(Client, ABC):
 
     def _foreseen(self, request: Request) -> tuple[int, int]:
         """As for single requests; before the first reply, whose length would come too late, by the usual length."""
-        from star1.estimate import REPLY_TOKENS  # which itself needs this module
-
         prompt, reply = super()._foreseen(request)
         usual = REPLY_TOKENS.get(request.role) or REPLY_TOKENS.get(request.role.partition("_")[0], reply)
         return prompt, reply if self._replies else usual

@@ -20,13 +20,10 @@ from star1.llm import CHARACTERS_PER_TOKEN, Client, Request
 from star1.params import Params
 from star1.parsing import NoReplyError
 from star1.policies import Pack, load_pack
+from star1.prices import REPLY_TOKENS
 from star1.records import Row, read_rows
 from star1.replies import Reply, Store, usage_tokens
 
-# Usual length of a reply [tokens], where the store has none to go by; `llm.reply_tokens` in params.yaml replaces them.
-# Source: mean response of the published STAR-1 (1,840 characters) for reasoning; for the others the form that is asked for.
-REPLY_TOKENS = {"categorize": 15, "reason": 460, "score": 50, "judge": 10}
-REPLY_TOKENS |= {f"benign_{name}": REPLY_TOKENS[name] for name in ("reason", "score")} | {"benign_rewrite": 30}
 # Artifacts in running order: rows of an earlier one stand for those of a later one that is not made yet.
 CHAIN = ("collection", "categorized", "cot", "star1", "benign/rewritten", "benign/cot")
 HEADER = ("stage", "model", "rows", "stored", "calls", "tokens in", "tokens out", "USD", "hours")

@@ -3,6 +3,10 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 MILLION = 1_000_000
+# Usual length of a reply [tokens], where the store has none to go by; `llm.reply_tokens` in params.yaml replaces them.
+# Source: mean response of the published STAR-1 (1,840 characters) for reasoning; for the others the form that is asked for.
+REPLY_TOKENS = {"categorize": 15, "reason": 460, "score": 50, "judge": 10}
+REPLY_TOKENS |= {f"benign_{name}": REPLY_TOKENS[name] for name in ("reason", "score")} | {"benign_rewrite": 30}
 
 
 class Price(BaseModel):

@@ -135,7 +135,8 @@ class Batches:
             return
         lines = [orjson.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
         done = round(len(lines) * self.done.get(number, 1.0))
-        good, bad = [], []
+        good: list[dict[str, Any]] = []
+        bad: list[dict[str, Any]] = []
         for line in lines[:done]:
             answer = self.respond(line["body"], len(self.asked))
             self.asked.append(line["custom_id"])
