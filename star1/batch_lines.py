@@ -1,19 +1,47 @@
-"""The lines of batch files: requests as they go out, and what comes back for each."""
+"""The files of batches: requests as they go out, and what comes back for each."""
 
 import json
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
 
 import orjson
 
+from star1.errors import CallError
 from star1.faults import BODY_LIMIT, RAW_LIMIT, Body, FaultError, read_body, read_completion, status_fault
 
+FOLDER = Path(".work/batches")
 CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*"([0-9a-f]{64})"')
 # What providers say of a request that they did not come to, and the reason that is counted for it.
 NOT_DONE = {"batch_expired": "expired", "batch_cancelled": "cancelled"}
 
 Outcome = Body | FaultError
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of a batch.
+
+    Attributes:
+        status: in one word.
+        lines: what came back; closed by who reads it.
+        error: why the run ends, once the lines are kept.
+        again: whether the provider had no room for it, so that it is to be sent again when another has ended.
+    """
+
+    status: str
+    lines: IO[bytes]
+    error: CallError | None = None
+    again: bool = False
+
+
+def scratch() -> IO[bytes]:
+    """A file that is gone when it is closed, or with the process: replies may echo a key."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryFile(dir=FOLDER)
 
 
 def request_line(key: str, path: str, body: Mapping[str, Any]) -> bytes:
@@ -84,3 +112,10 @@ def _unreadable(line: bytes) -> FaultError:
     fault = FaultError("unreadable_body", "a line of the batch's output that cannot be read", "retry", 200)
     fault.raw = line[:RAW_LIMIT].decode("utf-8", "replace")
     return fault
+
+
+def missing(status: str) -> FaultError:
+    """The fault of a request without a line, in a batch that ended with `status`."""
+    if status == "expired":
+        return FaultError("expired", "the batch's time was over before its turn came", "retry")
+    return FaultError("missing", "the batch came back without a line for it", "retry")

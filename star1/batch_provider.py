@@ -13,8 +13,9 @@ from typing import IO, TYPE_CHECKING, TypeVar
 
 from star1 import llm
 from star1.batch_journal import Sent
+from star1.batch_lines import Ended, scratch
 from star1.batch_settings import ProviderBatch
-from star1.batches import BatchClient, Ended, scratch
+from star1.batches import BatchClient
 from star1.endpoints import Endpoint, Sampling
 from star1.errors import CallError, tell
 from star1.faults import HINTS, FaultError, connection_fault, status_fault

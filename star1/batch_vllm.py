@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from star1.batch_journal import Sent
-from star1.batch_lines import CUSTOM_ID, outcomes
+from star1.batch_lines import CUSTOM_ID, FOLDER, Ended, outcomes, scratch
 from star1.batch_settings import VllmBatch
-from star1.batches import FOLDER, BatchClient, Ended, scratch
+from star1.batches import BatchClient
 from star1.endpoints import Endpoint, Sampling
 from star1.errors import CallError, tell
 from star1.llm import Request

@@ -8,17 +8,15 @@ import asyncio
 import hashlib
 import itertools
 import sys
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any
 
 from star1.batch_journal import Journal, Sent
-from star1.batch_lines import Outcome, outcomes, request_line
+from star1.batch_lines import Ended, Outcome, missing, outcomes, request_line, scratch
 from star1.endpoints import Endpoint, Sampling
-from star1.errors import CallError, tell
+from star1.errors import tell
 from star1.faults import FaultError
 from star1.gate import Gate, Ticket
 from star1.lanes import Lane
@@ -26,28 +24,10 @@ from star1.llm import Client, Request
 from star1.prices import REPLY_TOKENS
 from star1.replies import Reply, Store
 
-FOLDER = Path(".work/batches")
 # Passes of the event loop without a new request, after which no row can go on: rows wait for nothing but replies.
 QUIET_PASSES = 20
 
 Tokens = tuple[int, int] | None
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What became of a batch.
-
-    Attributes:
-        status: in one word.
-        lines: what came back; closed by who reads it.
-        error: why the run ends, once the lines are kept.
-        again: whether the provider had no room for it, so that it is to be sent again when another has ended.
-    """
-
-    status: str
-    lines: IO[bytes]
-    error: CallError | None = None
-    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -339,22 +319,10 @@ class BatchClient(Client, ABC):
             elif key in found.tokens:
                 ask.tokens.set_result(found.tokens[key])
             else:
-                ask.tokens.set_exception(fault or _missing(status))
+                ask.tokens.set_exception(fault or missing(status))
 
 
 def _heard(done: "asyncio.Future[Any]") -> None:
     """Fetch an exception: where nobody waits for it any more, it is no error."""
     if not done.cancelled():
         done.exception()
-
-
-def scratch() -> IO[bytes]:
-    """A file that is gone when it is closed, or with the process: replies may echo a key."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryFile(dir=FOLDER)
-
-
-def _missing(status: str) -> FaultError:
-    if status == "expired":
-        return FaultError("expired", "the batch's time was over before its turn came", "retry")
-    return FaultError("missing", "the batch came back without a line for it", "retry")

@@ -18,7 +18,7 @@ from star1.batch_journal import Journal
 from star1.batch_lines import read_line, request_line
 from star1.calls import Calls, Outcome
 from star1.deliberation import categorize, score
-from star1.endpoints import Endpoint, Sampling, read_settings
+from star1.endpoints import Endpoint, Sampling, read_pool, read_settings
 from star1.errors import CallError, InputError, SettingError
 from star1.estimate import estimates
 from star1.faults import FaultError
@@ -530,6 +530,14 @@ def test_only_endpoints_over_the_network_are_asked_in_batches() -> None:
         read_settings("--endpoint", json.dumps(fields), Endpoint)
 
 
+def test_a_batch_endpoint_has_no_others_beside_it() -> None:
+    """Rows could not be shared out between what answers at once and what answers tomorrow."""
+    fields = {"provider": "openai", "model": "m", "label": "m"}
+    pool = {"a": fields, "b": {**fields, "batch": {"kind": "provider"}}}
+    with pytest.raises(SettingError, match="asked in batches stands beside others"):
+        read_pool("--endpoint", json.dumps(pool))
+
+
 def test_a_half_written_line_of_the_journal_is_cut_off(pack: Pack) -> None:
     """As a kill leaves it; a line in the middle that cannot be read is an error, for it may stand for a paid batch."""
     with batch_server(good) as served:
@@ -541,6 +549,18 @@ def test_a_half_written_line_of_the_journal_is_cut_off(pack: Pack) -> None:
         JOURNAL.write_bytes(b"{\n" + JOURNAL.read_bytes())
         with pytest.raises(InputError, match=r"\.categorize\.batches\.jsonl:1: a line that cannot be read"):
             ask(pack, served)
+
+
+def test_a_journal_in_dvcs_cache_is_left_as_it_is(pack: Pack) -> None:
+    """DVC carries it with the replies, as a link to what nobody may change."""
+    with batch_server(good) as served:
+        ask(pack, served, ROWS[:5])
+        os.link(JOURNAL, "cached")
+        Path("cached").chmod(0o444)
+        before = Path("cached").read_bytes()
+        ask(pack, served, ROWS[5:10])
+    assert Path("cached").read_bytes() == before
+    assert events() == ["begin", "file", "batch", "end"] * 2
 
 
 def test_lines_of_every_form() -> None:
