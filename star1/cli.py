@@ -14,6 +14,8 @@ PLACES = [
     ("metrics (dvc metrics show)", "results/metrics/"),
     ("generations, judgements", "results/generations/, results/judgements/"),
     ("final data set", "data/star1.jsonl; benign: data/benign/benign.jsonl"),
+    ("other selections", "data/selections/"),
+    ("stability, quality figures", "results/tables/stability.md, results/metrics/quality.json"),
     ("dropped rows, with reasons", "data/dropped.jsonl, data/curate_dropped.jsonl, data/quarantine/"),
     ("every model reply", "data/replies/"),
     ("checkpoints", "models/"),
@@ -94,6 +96,26 @@ def import_published(args: argparse.Namespace) -> None:
 
     for line in published.import_published(args.names):
         say(line)
+
+
+def check_published(args: argparse.Namespace) -> None:
+    """Hold the released data sets against what is published about them; fails when a figure differs."""
+    from star1 import audit, facts, released
+    from star1.records import write_json
+
+    given = dict(zip(facts.NAMES, (args.star_1, args.star_41k, args.benign), strict=True))
+    found = {name: path for name in facts.NAMES if (path := released.find(name, given[name]))}
+    if not found:
+        hint = "`star1 import-published` fetches them, or give --star-1, --star-41k, --benign."
+        raise InputError("check-published", "none of the released data sets", "at least one", hint)
+    sets = {name: released.read(name, path) for name, path in found.items()}
+    checks, overlaps = audit.audit(sets)
+    for line in audit.report(checks, overlaps, sets):
+        say(line)
+    if args.json:
+        write_json(args.json, audit.as_json(checks, overlaps))
+    if any(one.verdict == audit.DIFFERS for one in checks):
+        sys.exit(1)
 
 
 def pin(args: argparse.Namespace) -> None:
@@ -200,6 +222,13 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("import-published", help="fetch the released data sets and check their digests")
     command.add_argument("names", nargs="*", help="STAR-1, STAR-41K, STAR-benign-915; none means all")
     command.set_defaults(do=import_published)
+    command = commands.add_parser(
+        "check-published", help="released data sets against the published figures; no model calls"
+    )
+    for flag, name in (("--star-1", "STAR-1"), ("--star-41k", "STAR-41K"), ("--benign", "STAR-benign-915")):
+        command.add_argument(flag, type=Path, metavar="FILE", help=f"the released {name}, JSON or JSON Lines")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write figures, and the overlap id by id")
+    command.set_defaults(do=check_published)
     command = commands.add_parser("estimate", help="calls, tokens, money and hours that model calls will still take")
     command.add_argument("stages", nargs="*", help="such as reason or judge-tiny; none means all")
     command.set_defaults(do=estimate)

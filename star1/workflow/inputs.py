@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from star1.params import OWN_DATA, as_list
+from star1.datasets import data_file
+from star1.params import as_list
 from star1.workflow.lookups import LookUp, Params
 
 InputFunction = Callable[[Any], list[str]]
@@ -86,4 +87,4 @@ class Inputs:
     def training_data(self, wildcards: Any) -> list[str]:
         """The data sets of a run."""
         names = self.params.value(f"finetune.runs.{wildcards.run}.data")
-        return [OWN_DATA.get(name, f"data/published/{name}.jsonl") for name in names]
+        return [data_file(name, self.params.values["curate"]["selections"]) for name in names]
