@@ -6,6 +6,7 @@
 #      data/benign/scored.jsonl      + score: {criterion: 1 to 5}
 #      data/benign/benign.jsonl      the rows with full marks
 #      data/quarantine/benign_*.jsonl rows without a readable reply, each with its reason
+#      results/costs/benign_*.json    what the replies cost and took; not in git
 
 
 rule benign_rewrite:
@@ -18,6 +19,7 @@ rule benign_rewrite:
     output:
         rows="data/benign/rewritten.jsonl",
         quarantine="data/quarantine/benign_rewrite.jsonl",
+        costs="results/costs/benign_rewrite.json",
     log:
         "logs/benign_rewrite.log",
     container:
@@ -34,7 +36,7 @@ rule benign_rewrite:
         pack=P("policy.pack"),
     shell:
         "python -m scripts.benign_rewrite --input {input.rows} --output {output.rows} --quarantine {output.quarantine}"
-        " --replies data/replies/benign_rewrite.jsonl --policy policies/{params.pack} --endpoint {params.endpoint:q}"
+        " --replies data/replies/benign_rewrite.jsonl --costs {output.costs} --policy policies/{params.pack} --endpoint {params.endpoint:q}"
         " --sampling {params.sampling:q} --coverage {params.coverage} --limit {params.limit} 2>&1 | tee {log}"
 
 
@@ -48,6 +50,7 @@ rule benign_reason:
     output:
         rows="data/benign/cot.jsonl",
         quarantine="data/quarantine/benign_reason.jsonl",
+        costs="results/costs/benign_reason.json",
     log:
         "logs/benign_reason.log",
     container:
@@ -63,7 +66,7 @@ rule benign_reason:
         pack=P("policy.pack"),
     shell:
         "python -m scripts.benign_reason --input {input.rows} --output {output.rows} --quarantine {output.quarantine}"
-        " --replies data/replies/benign_reason.jsonl --policy policies/{params.pack} --endpoint {params.endpoint:q}"
+        " --replies data/replies/benign_reason.jsonl --costs {output.costs} --policy policies/{params.pack} --endpoint {params.endpoint:q}"
         " --sampling {params.sampling:q} --coverage {params.coverage} 2>&1 | tee {log}"
 
 
@@ -77,6 +80,7 @@ rule benign_score:
     output:
         rows="data/benign/scored.jsonl",
         quarantine="data/quarantine/benign_score.jsonl",
+        costs="results/costs/benign_score.json",
     log:
         "logs/benign_score.log",
     container:
@@ -92,7 +96,7 @@ rule benign_score:
         pack=P("policy.pack"),
     shell:
         "python -m scripts.benign_score --input {input.rows} --output {output.rows} --quarantine {output.quarantine}"
-        " --replies data/replies/benign_score.jsonl --policy policies/{params.pack} --endpoint {params.endpoint:q}"
+        " --replies data/replies/benign_score.jsonl --costs {output.costs} --policy policies/{params.pack} --endpoint {params.endpoint:q}"
         " --sampling {params.sampling:q} --coverage {params.coverage} 2>&1 | tee {log}"
 
 

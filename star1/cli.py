@@ -155,6 +155,21 @@ def ledger(args: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def calls(args: argparse.Namespace) -> None:
+    """Re-open quarantined rows for some reasons; without a reason, tell which there are."""
+    from star1 import retry
+    from star1.workflow import sync
+
+    found = retry.select(retry.quarantines(), args.stage, args.reason)
+    told = retry.reopen(found, args.reason, dry=args.dry_run) if args.reason else retry.table(found)
+    for line in told:
+        say(line)
+    if args.reason and not args.dry_run:
+        retry.put_aside(found)
+        sync.track_replies()
+        say("now run `snakemake`, or `dvc repro`: it asks about these rows anew, and about no others")
+
+
 def estimate(args: argparse.Namespace) -> None:
     """Print what the stages with model calls will still cost."""
     from star1 import estimate as costs
@@ -163,6 +178,18 @@ def estimate(args: argparse.Namespace) -> None:
     values = params.Params.model_validate(params.load())
     for line in costs.table(costs.estimates(values, args.stages)):
         say(line)
+
+
+def doctor(args: argparse.Namespace) -> None:
+    """Check endpoints and this machine; exit status 1 when something is refused."""
+    from star1 import doctor as checks
+    from star1 import params
+
+    found = checks.examine(params.Params.model_validate(params.load()), args.endpoints, args.all)
+    for finding in found:
+        say(finding.line())
+    if any(finding.level == "refused" for finding in found):
+        sys.exit(1)
 
 
 def show(_: argparse.Namespace) -> None:
@@ -232,6 +259,12 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("estimate", help="calls, tokens, money and hours that model calls will still take")
     command.add_argument("stages", nargs="*", help="such as reason or judge-tiny; none means all")
     command.set_defaults(do=estimate)
+    command = commands.add_parser(
+        "doctor", help="keys, addresses and models of the endpoints, room and rights; exit status 1 when one is refused"
+    )
+    command.add_argument("endpoints", nargs="*", help="names in params.yaml; none means those with a role")
+    command.add_argument("--all", action="store_true", help="also endpoints without a role")
+    command.set_defaults(do=doctor)
     command = commands.add_parser("ledger", help="the stored model replies: what is there, whether it can be read")
     command.set_defaults(do=ledger)
     kinds = command.add_subparsers(dest="what", required=True, metavar="WHAT")
@@ -240,6 +273,17 @@ def parser() -> argparse.ArgumentParser:
         if what == "export":
             kind.add_argument("file", type=Path, help="where to write them, JSON Lines")
         kind.add_argument("stages", nargs="*", help="stores such as reason or judge-tiny; none means all")
+    command = commands.add_parser("calls", help="model calls: ask anew about quarantined rows")
+    command.set_defaults(do=calls)
+    kinds = command.add_subparsers(dest="what", required=True, metavar="WHAT")
+    kind = kinds.add_parser(
+        "retry", help="re-open quarantined rows for some reasons; without one, tell which there are"
+    )
+    kind.add_argument("--reason", nargs="+", default=[], metavar="REASON", help="such as length or empty")
+    kind.add_argument(
+        "--stage", nargs="+", default=[], metavar="STAGE", help="such as reason or judge-tiny; none means all"
+    )
+    kind.add_argument("--dry-run", action="store_true", help="only tell what would be re-opened")
     command = commands.add_parser("show", help="print the tables of the last run and where everything lies")
     command.set_defaults(do=show)
     return root

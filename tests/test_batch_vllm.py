@@ -1,5 +1,6 @@
 """`vllm run-batch` on files, with a command of that name in place of vLLM: here, elsewhere, and cut off on the way."""
 
+import asyncio
 import fcntl
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 
 from star1.calls import Calls, Outcome
 from star1.deliberation import categorize
+from star1.doctor import _endpoint
 from star1.endpoints import Endpoint, Sampling
 from star1.errors import CallError
 from star1.policies import Pack, load_pack
@@ -160,6 +163,21 @@ def test_a_vllm_that_ends_badly_is_told_with_its_last_words(pack: Pack) -> None:
     assert len(ask(pack).kept) == 20
     counts = [len(Path(words[2]).read_bytes().splitlines()) for words in read_rows_of("runs")]
     assert counts == [20, 8]
+
+
+def test_the_doctor_asks_nobody_for_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no server: what matters is whether the command is here."""
+    monkeypatch.setattr("star1.doctor.connect", None)
+    endpoint = Endpoint(provider="openai", model="m", label="m", batch={"kind": "vllm"})
+
+    def told() -> list[str]:
+        return [finding.line() for finding in asyncio.run(_endpoint("files", endpoint, date(2026, 1, 1)))]
+
+    assert told() == [
+        "ok       files: files for vllm run-batch, model 'm'; no command vllm here: its files are for another machine"
+    ]
+    command()
+    assert told() == ["ok       files: files for vllm run-batch, model 'm'; the command is here"]
 
 
 def test_lines_that_vllm_leaves_out_are_asked_again(pack: Pack) -> None:
