@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import functools
 import itertools
+import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, TypeVar
 
@@ -37,6 +38,7 @@ LOST_LOOKS = 30
 # Longest wait of a run that is told to stop for the answer to a batch that it was just making [s].
 LAST_WAIT_S = 20.0
 TOLD_ERRORS = 3
+HEAD_BYTES = 1 << 16
 NO_ROOM = "token_limit_exceeded"
 
 
@@ -177,6 +179,11 @@ class ProviderClient(BatchClient):
                     last = chunk or last
         if not last.endswith(b"\n"):
             out.write(b"\n")
+        out.seek(start)
+        if (head := out.read(HEAD_BYTES)).strip() and b'"custom_id"' not in head:
+            # A gateway's page, say: taken for replies, all of them would be asked, and paid for, again.
+            raise FaultError("unreadable_body", "a file of replies without any", "retry", 200)
+        out.seek(0, os.SEEK_END)
 
     def _fatal(self, sent: Sent, batch: "Batch") -> CallError | None:
         """Why the run ends with a batch; None where it does not."""
