@@ -155,7 +155,7 @@ def _estimate(params: Params, name: str, root: Path) -> Estimate:
     path = root / FOLDER / f"{name}.jsonl"
     known = seen(path, endpoint)
     usual = {**(REPLY_TOKENS if endpoint.provider == "openai" else STAND_IN_TOKENS), **params.llm.reply_tokens}
-    sampling = _sampling(params, stage)
+    sampling = sampling_of(params, stage)
     calls = Dry(endpoint, sampling, path, tuple(others), known.counted)
     pack = load_pack(root / "policies" / params.policy.pack)
     filler = Filler(pack, usual)
@@ -199,7 +199,8 @@ def _together(pool: Sequence[Endpoint], limit: str, an_hour: float) -> float | N
     return None if None in values else an_hour * sum(values)
 
 
-def _sampling(params: Params, stage: str) -> Sampling:
+def sampling_of(params: Params, stage: str) -> Sampling:
+    """Decoding settings of a stage."""
     whole = {"categorize": params.categorize, "reason": params.reason, "score": params.score, "judge": params.judge}
     parts = {name: getattr(params.benign, name.removeprefix("benign_")) for name in STAGES if name not in whole}
     return Sampling.model_validate({**whole, **parts}[stage].sampling)
@@ -211,6 +212,7 @@ class Filler:
     def __init__(self, pack: Pack, usual: Mapping[str, int]) -> None:
         by_length = sorted(pack.names, key=lambda name: (len(pack.policies[name]), name))
         self.other = pack.other
+        self.known = {*pack.names, pack.other}
         self.category = [by_length[len(by_length) // 2]]
         words = "word " * (usual["reason"] * CHARACTERS_PER_TOKEN // 2 // len("word "))
         self.answer = words.strip() or "word"
@@ -227,6 +229,8 @@ def plain_rows(params: Params, stage: str, root: Path, filler: Filler) -> tuple[
     for artifact in reversed(CHAIN[: CHAIN.index(wanted) + 1]):
         if (path := root / "data" / f"{artifact}.jsonl").is_file():
             rows = [filler.fill(row) for row in read_rows(path, ["id", "question"])]
+            if not all(filler.known.issuperset(row["category"]) for row in rows):
+                continue  # made with another pack, and will be made anew
             if stage not in ("categorize", "reason"):  # a row of no category goes no further
                 rows = [row for row in rows if row["category"] != [filler.other]]
             if stage.startswith("benign") and CHAIN.index(artifact) < CHAIN.index("star1"):

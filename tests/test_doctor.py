@@ -37,7 +37,7 @@ def remote(url: str, **changes: Any) -> Endpoint:
     return Endpoint(**{"provider": "openai", "model": "deepseek-r1", "label": "m", "base_url": url, **changes})
 
 
-def ask(endpoint: Endpoint, path: Path, questions: int = 3) -> tuple[int, int]:
+def ask(endpoint: Endpoint, path: Path, questions: int = 3, *others: Endpoint) -> tuple[int, int]:
     """Ask some questions through a stage; gives how many were sent, and how many answered from the store."""
 
     async def handle(client: Client, row: Row) -> Row:
@@ -45,7 +45,7 @@ def ask(endpoint: Endpoint, path: Path, questions: int = 3) -> tuple[int, int]:
         return {"id": row["id"], "text": await client.read(request, lambda reply: Parsed(reply.content, "whole"))}
 
     rows = [{"id": str(number)} for number in range(questions)]
-    outcome = ask_rows("reason", rows, handle, Calls(endpoint, Sampling(), path))
+    outcome = ask_rows("reason", rows, handle, Calls(endpoint, Sampling(), path, others))
     return outcome.asked, outcome.answered
 
 
@@ -76,6 +76,18 @@ def test_a_model_that_is_not_listed_stops_a_stage_before_its_first_call(tmp_path
         f"model 'gpt-4-o' at {served.url}: no such model there; expected one of those it lists: gpt-4o, gpt-4o-mini, "
         "gpt-4o-2024-08-06, deepseek-r1, o3. Hint: correct the endpoint's model or base_url; no question was sent"
     )
+
+
+def test_of_a_pool_only_the_endpoint_without_the_model_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other one answers all; a name of its own under which it serves the model is looked for."""
+    with server(answered, listed("a", "b")) as without, server(answered, listed("r1")) as served:
+        endpoint, other = remote(without.url, slots=2), remote(served.url, slots=2, served_as="r1")
+        assert ask(endpoint, tmp_path / "r.jsonl", 8, other) == (8, 0)
+        assert (len(without.requests), len(served.requests)) == (0, 8)
+    told = capsys.readouterr().err
+    assert f"left out, while 1 endpoint goes on: model 'deepseek-r1' at {without.url}: no such model there" in told
 
 
 def test_the_list_is_asked_for_once_and_not_when_the_store_answers(tmp_path: Path) -> None:

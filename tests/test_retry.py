@@ -230,7 +230,7 @@ def test_a_run_at_work_is_left_alone(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr(sys, "argv", ["star1", "calls", "retry", "--reason", "length"])
     with Store("data/replies/score.jsonl"), pytest.raises(SystemExit, match="1"):
         cli.main()
-    assert "is writing to this store of replies; expected one writer at a time" in capsys.readouterr().err
+    assert "is writing to this store of replies" in capsys.readouterr().err
     Path(".snakemake/locks").mkdir(parents=True)
     Path(".snakemake/locks/0.input.lock").touch()
     with pytest.raises(SystemExit, match="1"):
