@@ -20,13 +20,10 @@ from star1.llm import CHARACTERS_PER_TOKEN, Client, Request
 from star1.params import Params
 from star1.parsing import NoReplyError
 from star1.policies import Pack, load_pack
+from star1.prices import REPLY_TOKENS
 from star1.records import Row, read_rows
 from star1.replies import Reply, Store, usage_tokens
 
-# Usual length of a reply [tokens], where the store has none to go by; `llm.reply_tokens` in params.yaml replaces them.
-# Source: mean response of the published STAR-1 (1,840 characters) for reasoning; for the others the form that is asked for.
-REPLY_TOKENS = {"categorize": 15, "reason": 460, "score": 50, "judge": 10}
-REPLY_TOKENS |= {f"benign_{name}": REPLY_TOKENS[name] for name in ("reason", "score")} | {"benign_rewrite": 30}
 # The stand-in is brief, and counts words. Source: means of the default run.
 STAND_IN_TOKENS = {"categorize": 2, "reason": 87, "score": 6, "judge": 1}
 STAND_IN_TOKENS |= {"benign_rewrite": 10, "benign_reason": 49, "benign_score": 6}
@@ -189,7 +186,8 @@ def price(
         (prompt + reply, _together(client.pool, "tokens_per_minute", 60)),
         (calls * (seconds or 0.0), seconds and _together(client.pool, "slots", 3600)),
     ]
-    hours = [units / an_hour for units, an_hour in limits if an_hour]
+    # How long a batch takes is up to who works on it.
+    hours = [units / an_hour for units, an_hour in limits if an_hour and not endpoint.batch]
     usd = endpoint.price.cost(prompt, reply) if endpoint.price else None
     needed = max(hours) if hours else None
     return Estimate(name, endpoint.label, rows, client.answered, calls, prompt, reply, usd, needed, stands_for)

@@ -100,6 +100,11 @@ class Client:
         self._unknown = min(sampling.max_tokens or sampling.max_completion_tokens or UNKNOWN_TOKENS, UNKNOWN_TOKENS)
         self._same_faults = ("", 0)
 
+    @property
+    def left(self) -> str:
+        """What goes on without a run that is told to stop, and how to come by it; empty where nothing does."""
+        return ""
+
     async def close(self) -> None:
         """Wait for the replies that are on their way, which may have to be paid for, and close the connections."""
         if self._exchanges:
@@ -208,7 +213,7 @@ class Client:
             lane = self._shortest(last)
             ticket = await lane.gate.enter(sum(self._foreseen(request)))
             try:
-                reserved = await lane.reserve(self._foreseen(request), sure=self._replies > 0)
+                reserved = await lane.reserve(self._foreseen(request), sure=self._sure)
             except BaseException as error:
                 lane.gate.leave(ticket, 0)
                 if not isinstance(error, CallError):
@@ -268,6 +273,11 @@ class Client:
         """What a request will use, by estimate: its length, and as long a reply as they were so far [tokens]."""
         prompt = sum(len(turn["content"]) for turn in request.messages) // CHARACTERS_PER_TOKEN
         return prompt, self._reply_tokens // self._replies if self._replies else self._unknown
+
+    @property
+    def _sure(self) -> bool:
+        """Whether there is anything to go by for the length of a reply."""
+        return self._replies > 0
 
     async def _exchange(
         self, key: str, request: Request, attempt: int, lane: Lane, ticket: Ticket, reserved: float
