@@ -118,7 +118,7 @@ class BatchClient(Client, ABC):
         """
         if self._beginning is not None and self._beginning.done():
             self._beginning.result()  # raises what ended it
-        elif self.store.get(self.key(request)) is None:
+        elif self.store.get(key := self.key(request)) is None and self.store.given_up(key) is None:
             # Before anything is reserved or sent: what an earlier run paid for may be there.
             self._beginning = self._beginning or asyncio.create_task(self._begin())
             await asyncio.shield(self._beginning)

@@ -21,6 +21,7 @@ from star1.parsing import ReplyError
 from star1.progress import Progress
 from star1.records import Row, write_json, write_rows
 from star1.replies import Store
+from star1.spill import Spill
 
 # Quarantined rows of stages whose outputs are not there: they failed, or are to run again. Named as the stores are.
 ASIDE = Path(".work/quarantine")
@@ -33,6 +34,7 @@ class Calls:
     Attributes:
         others: endpoints that take the first one's place.
         costs: where is written what the replies cost and took; None where nobody asks.
+        coverage: share of the rows kept from which on the stage is done: what got no reply is then not asked again.
     """
 
     endpoint: Endpoint
@@ -40,6 +42,7 @@ class Calls:
     replies: Path
     others: tuple[Endpoint, ...] = ()
     costs: Path | None = field(default=None, kw_only=True)
+    coverage: float = field(default=0.0, kw_only=True)
 
     def store(self) -> Store:
         """The stage's store, open for writing."""
@@ -59,7 +62,7 @@ class Outcome:
     Attributes:
         stage: name of the stage.
         store: name of its store of replies, which for a judge has the judged model in it.
-        kept: rows with their new field.
+        kept: rows with their new field, on disk.
         quarantined: {id, stage, reason, detail, reply} of the rows without.
         exempt: reasons that say nothing about the model; rows with them do not count for coverage.
         asked: requests sent.
@@ -70,7 +73,7 @@ class Outcome:
 
     stage: str
     store: str
-    kept: list[Row]
+    kept: Sequence[Row]
     quarantined: list[Row]
     exempt: frozenset[str]
     asked: int
@@ -112,6 +115,10 @@ class Outcome:
         if self.quarantined:
             parts[-1] += f" ({self.reasons})"
             parts += [self.advice] if self.advice else []
+            if unanswered := sorted({row["reason"] for row in self.quarantined} & set(HINTS)):
+                parts.append(
+                    f"then `star1 calls retry --reason {' '.join(unanswered)}` has these rows asked about anew"
+                )
         if loose := {how: count for how, count in sorted(self.readings.items()) if _is_loose(how)}:
             parts.append(
                 "read with leniency or when asked again: " + ", ".join(f"{how} {count}" for how, count in loose.items())
@@ -149,7 +156,7 @@ def read_calls(flags: argparse.Namespace) -> Calls:
     """
     endpoint, *others = read_pool("--endpoint", flags.endpoint)
     sampling = read_settings("--sampling", flags.sampling, Sampling)
-    return Calls(endpoint, sampling, flags.replies, tuple(others), costs=flags.costs)
+    return Calls(endpoint, sampling, flags.replies, tuple(others), costs=flags.costs, coverage=flags.coverage)
 
 
 def ask_rows(
@@ -176,15 +183,20 @@ def ask_rows(
     """
     with calls.store() as store:
         client = calls.client(store)
-        results = asyncio.run(_go_through(stage, rows, handle, client))
+        kept, failed = asyncio.run(_go_through(stage, rows, handle, client))
         outcome = Outcome(
             stage=stage,
             store=calls.replies.name.removesuffix(".jsonl"),
-            kept=[result for result in results if not isinstance(result, ReplyError)],
+            kept=kept,
             quarantined=[
-                {"id": row["id"], "stage": stage, "reason": one.reason, "detail": one.detail, "reply": one.reply}
-                for row, one in zip(rows, results, strict=True)
-                if isinstance(one, ReplyError)
+                {
+                    "id": rows[place]["id"],
+                    "stage": stage,
+                    "reason": one.reason,
+                    "detail": one.detail,
+                    "reply": one.reply,
+                }
+                for place, one in sorted(failed.items())
             ],
             exempt=exempt,
             asked=client.asked,
@@ -192,6 +204,8 @@ def ask_rows(
             readings=client.readings,
             bad_lines=store.bad_lines,
         )
+        if outcome.kept and outcome.coverage >= calls.coverage:
+            client.close_failed()
         if calls.costs is not None:
             write_json(calls.costs, _costs(outcome, store, calls.endpoint))
         return outcome
@@ -206,8 +220,8 @@ def _costs(outcome: Outcome, store: Store, endpoint: Endpoint) -> dict[str, Any]
 
 async def _go_through(
     stage: str, rows: Sequence[Row], handle: Callable[[Client, Row], Awaitable[Row]], client: Client
-) -> list[Row | ReplyError]:
-    results: list[Row | ReplyError] = [{}] * len(rows)
+) -> tuple[Spill, dict[int, ReplyError]]:
+    kept, failed = Spill(len(rows)), dict[int, ReplyError]()
     waiting = iter(enumerate(rows))
     progress = Progress(stage, len(rows))
     taking = True
@@ -215,9 +229,9 @@ async def _go_through(
     async def work() -> None:
         for place, row in waiting:
             try:
-                results[place] = await handle(client, row)
+                kept.put(place, await handle(client, row))
             except ReplyError as error:
-                results[place] = error
+                failed[place] = error
             progress.add()
 
     async def stopped(number: int) -> None:
@@ -243,7 +257,7 @@ async def _go_through(
             taking = False
             progress.close()
             await client.close()
-    return results
+    return kept, failed
 
 
 @contextlib.contextmanager

@@ -66,6 +66,8 @@ class Counting(Client):
         # The stand-in counts words.
         remote = self.endpoint.provider == "openai"
         tokens = sum(len(text) / CHARACTERS_PER_TOKEN if remote else len(text.split()) for text in texts)
+        if (closed := self.store.given_up(key)) is not None:
+            raise NoReplyError(*closed)
         if (reply := self.store.get(key)) is None:
             self.missing[key] = tokens
             raise NoReplyError("not asked yet", "no reply in the store")

@@ -14,7 +14,7 @@ import orjson
 from star1.errors import InputError
 from star1.prices import Price
 from star1.records import Row, write_rows
-from star1.replies import REOPENED, Reply, Store, usage_tokens
+from star1.replies import GIVEN_UP, REOPENED, Reply, Store, usage_tokens
 from star1.segments import Block, Place, is_zipped, lines, segments
 
 KEY = re.compile(r"[0-9a-f]{64}")
@@ -36,7 +36,8 @@ class Use:
         reply_tokens: the same for what was answered.
         uncounted: replies whose server did not tell.
         seconds: that all replies took together, where that was kept [s].
-        reopened: replies that are not given back any more.
+        reopened: requests that are to be asked again: their replies are not given back any more.
+        given_up: requests that are not to be asked again.
     """
 
     stage: str
@@ -50,11 +51,15 @@ class Use:
     uncounted: int = 0
     seconds: float = 0.0
     reopened: int = 0
+    given_up: int = 0
 
     def add(self, record: Row) -> None:
         """Count one attempt."""
         if record["status"] == REOPENED:
             self.reopened += 1
+            return
+        if record["status"] == GIVEN_UP:
+            self.given_up += 1
             return
         if record["status"] != "ok":
             self.failed[str(record.get("reason"))] += 1
@@ -146,7 +151,8 @@ def status(chosen: dict[str, Path], prices: Mapping[tuple[str, str], Price]) -> 
             counts = (f"{use.answered:,}", f"{use.prompt_tokens:,}", f"{use.reply_tokens:,}", told_cost, took)
             untold = f"{use.uncounted:,} replies without a count of tokens" if use.uncounted else ""
             again = f"{use.reopened:,} re-opened" if use.reopened else ""
-            remarks = "; ".join(filter(None, [failed and f"without a reply: {failed}", untold, again]))
+            closed = f"{use.given_up:,} given up" if use.given_up else ""
+            remarks = "; ".join(filter(None, [failed and f"without a reply: {failed}", closed, untold, again]))
             rows.append((stage, use.role, use.label, use.model, *counts, remarks))
     sizes = {stage: size(path) for stage, path in chosen.items()}
     told = ", ".join(f"{stage} {count:,}" for stage, count in sizes.items())

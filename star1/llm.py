@@ -99,6 +99,7 @@ class Client:
         self._replies = self._reply_tokens = 0
         self._unknown = min(sampling.max_tokens or sampling.max_completion_tokens or UNKNOWN_TOKENS, UNKNOWN_TOKENS)
         self._same_faults = ("", 0)
+        self._failed: dict[str, tuple[dict[str, Any], NoReplyError]] = {}
 
     @property
     def left(self) -> str:
@@ -120,6 +121,12 @@ class Client:
         for exchange in self._exchanges:
             exchange.cancel()
 
+    def close_failed(self) -> None:
+        """Note that the requests which got no reply are not to be asked again, until somebody says so."""
+        for about, error in self._failed.values():
+            self.store.give_up(about, error.reason, error.detail, error.reply)
+        self._failed.clear()
+
     def key(self, request: Request) -> str:
         """Under which a reply to `request` is kept."""
         form, sample = request.response_format, request.sample
@@ -129,13 +136,16 @@ class Client:
         """The reply to `request`: from the store if it is there, else from the endpoint.
 
         Raises:
-            NoReplyError: this request got no reply; others may.
+            NoReplyError: this request got no reply, now or in an earlier run that ended; others may.
             CallError: the endpoint cannot go on.
         """
         key = self.key(request)
         if (kept := self.store.get(key)) is not None:
             self.answered, self._works = self.answered + 1, True
             return kept
+        if (closed := self.store.given_up(key)) is not None:
+            self.answered += 1
+            raise NoReplyError(*closed)
         if (other := self._on_their_way.get(key)) is not None:
             self.answered += 1
             return await asyncio.shield(other)
@@ -237,9 +247,10 @@ class Client:
                     continue
                 if fault.action == "give up" or failed > lane.endpoint.retries:
                     self._count(lane, fault)
-                    raise NoReplyError(
-                        fault.reason, self._clean(fault.detail), raw_text(fault.raw, self._secrets)
-                    ) from None
+                    raw = raw_text(fault.raw, self._secrets)
+                    failure = NoReplyError(fault.reason, self._clean(fault.detail), raw)
+                    self._failed[key] = (self._about(key, request, attempt, lane.endpoint), failure)
+                    raise failure from None
                 await self._back_off(failed, fault)
             else:
                 self._same_faults, self._works = ("", 0), True

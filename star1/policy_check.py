@@ -19,6 +19,8 @@ from star1.spending import Spending
 
 # Apart from the replies of runs: those are DVC's, and what was tried while a pack was written is no part of any artifact.
 REPLIES = Path(".work/policy-check")
+# Of a check, what got no reply is asked again by the next one, however much did.
+ALL = 1.1
 
 
 class PackError(InputError):
@@ -70,7 +72,7 @@ def stage_calls(params: Params, endpoint: str | None, folder: Path) -> Callable[
     def calls(stage: str) -> Calls:
         role = STAGES[stage][0] if stage in STAGES else "judge"
         first, *others = _asked(params, role, endpoint)
-        return CheckCalls(first, sampling_of(params, stage), folder / f"{stage}.jsonl", tuple(others))
+        return CheckCalls(first, sampling_of(params, stage), folder / f"{stage}.jsonl", tuple(others), coverage=ALL)
 
     return calls
 

@@ -24,6 +24,11 @@ VERSION = 1
 SYNC_EVERY_S = 1.0
 # Status of the record that takes a reply back (`star1 calls retry`).
 REOPENED = "reopened"
+# Status of the record that says: no reply came, and none is to be asked for again.
+GIVEN_UP = "given up"
+# How a record of a reply begins, and at which place its key does, so that most lines need not be parsed to be found.
+BEGINNING = b'{"version":%d,"status":"ok","key":"' % VERSION
+KEY_LENGTH = 64
 # Unzipped blocks that are kept at hand: rows ask for their replies in nearly the order in which they came.
 BLOCKS = 16
 # Servers without keys are given a word such as EMPTY in place of one: no secret, and a word that replies may hold.
@@ -107,6 +112,7 @@ class Store:
         self.bad_lines = 0
         self.actuals = Actuals()
         self._places: dict[str, Place] = {}
+        self._given_up: dict[str, Place] = {}
         self._block = functools.lru_cache(maxsize=BLOCKS)(Block.read)
         if look:
             self._fd = os.open(self.path if self.path.exists() else os.devnull, os.O_RDONLY)
@@ -156,13 +162,34 @@ class Store:
         if (place := self._places.get(key)) is None:
             self.actuals.want(key)
             return None
-        if place.block is None:
-            line = os.pread(self._fd, place.length, place.start)
-        else:
-            line = self._block(place.block)[place.start : place.start + place.length]
-        record = orjson.loads(line)
+        try:
+            record = orjson.loads(self._line(place))
+            reply = Reply(**record["reply"], note=record["note"])
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            # A damaged line that begins and ends as a whole one does.
+            del self._places[key]
+            self.bad_lines += 1
+            return self.get(key)
         self.actuals.answer(key, usage_tokens(record.get("usage")), record.get("seconds"))
-        return Reply(**record["reply"], note=record["note"])
+        return reply
+
+    def given_up(self, key: str) -> tuple[str, str, str] | None:
+        """Reason, detail and start of the body where no reply under `key` is to be asked for again; None elsewhere."""
+        if (place := self._given_up.get(key)) is None:
+            return None
+        record = orjson.loads(self._line(place))
+        return str(record["reason"]), str(record["detail"]), str(record.get("raw", ""))
+
+    def give_up(self, about: Mapping[str, Any], reason: str, detail: str, raw: str) -> None:
+        """Note that no reply is to be asked for again, until its key is reopened."""
+        start = self._size
+        self.keep({**about, "status": GIVEN_UP, "reason": reason, "detail": detail, "raw": raw}, None)
+        self._given_up[about["key"]] = Place(None, start, self._size - start)
+
+    def _line(self, place: Place) -> bytes:
+        if place.block is None:
+            return os.pread(self._fd, place.length, place.start)
+        return bytes(self._block(place.block)[place.start : place.start + place.length])
 
     def keep(self, record: Mapping[str, Any], reply: Reply | None) -> None:
         """Append one attempt: an answered one with its reply, or with None a failed one."""
@@ -181,6 +208,7 @@ class Store:
         self._append(line)
         if reply is not None:
             self._places[record["key"]] = Place(None, start, len(line))
+            self._given_up.pop(record["key"], None)
         elif record["status"] == "failed":
             self.actuals.fail(record["key"], record.get("reason"))
 
@@ -188,6 +216,7 @@ class Store:
         """Give the reply under `key` back no more, until a new one comes; it stays on disk, and so does what it cost."""
         self.keep({**about, "key": key, "status": REOPENED}, None)
         self._places.pop(key, None)
+        self._given_up.pop(key, None)
 
     def compact(self) -> Path | None:
         """Zip the lines so far into a segment of their own, every byte kept; gives its path, or None without lines.
@@ -199,7 +228,7 @@ class Store:
         os.fdatasync(self._fd)
         segment = add_segment(self.path)
         self._empty()
-        self._places, self.bad_lines = {}, 0
+        self._places, self._given_up, self.bad_lines = {}, {}, 0
         self._index()
         return segment
 
@@ -264,18 +293,32 @@ class Store:
 
     def _index(self) -> None:
         self.actuals.forget_failures()
+        key = slice(len(BEGINNING), len(BEGINNING) + KEY_LENGTH)
         for place, line in lines(self.path):
-            try:
-                record = orjson.loads(line)
-                if record["status"] == "ok":
-                    Reply(**record["reply"], note=record["note"])
-                    self._places[record["key"]] = place
-                elif record["status"] == REOPENED:
-                    self._places.pop(record["key"], None)
-                else:
-                    self.actuals.fail(record["key"], record.get("reason"))
-            except (orjson.JSONDecodeError, KeyError, TypeError):
-                self.bad_lines += 1
+            if line.startswith(BEGINNING) and line.endswith(b"}\n") and line[key.stop : key.stop + 2] == b'",':
+                name = line[key].decode("latin-1")
+                self._places[name] = place
+                self._given_up.pop(name, None)
+            else:
+                self._take(place, line)
+
+    def _take(self, place: Place, line: bytes) -> None:
+        """Take a line into account that is not, at first sight, one of a reply."""
+        try:
+            record = orjson.loads(line)
+            name, status = record["key"], record["status"]
+            if status == "ok":
+                Reply(**record["reply"], note=record["note"])
+                self._places[name] = place
+            elif status in (REOPENED, GIVEN_UP):
+                self._places.pop(name, None)
+                self._given_up.pop(name, None)
+                if status == GIVEN_UP:
+                    self._given_up[name] = place
+            else:
+                self.actuals.fail(name, record.get("reason"))
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            self.bad_lines += 1
 
 
 def part_from_cache(path: Path) -> None:

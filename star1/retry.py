@@ -1,4 +1,4 @@
-"""`star1 calls retry`: ask anew about quarantined rows whose replies are in the store already.
+"""`star1 calls retry`: ask anew about quarantined rows, which no run does by itself.
 
 Each of their replies is taken back by a record of its own; it stays on disk, and counts as paid. The stage's quarantine is
 put aside, so that an output is missing and both engines run the stage again: it asks for what was taken back, and for
@@ -15,7 +15,7 @@ from star1.calls import ASIDE
 from star1.errors import InputError, SettingError
 from star1.ledger import FOLDER, columns, records
 from star1.records import Row, read_rows, write_rows
-from star1.replies import REOPENED, Store
+from star1.replies import GIVEN_UP, REOPENED, Store
 from star1.segments import segments
 
 LOCKS = Path(".snakemake/locks")
@@ -94,10 +94,10 @@ def served(path: Path, items: Mapping[str, str]) -> dict[str, dict[str, Row]]:
     found: dict[str, dict[str, Row]] = {}
     for record in records(path):
         item, key = str(record.get("item")), record["key"]
-        if item in items and record["status"] in ("ok", REOPENED):
+        if item in items and record["status"] in ("ok", REOPENED, GIVEN_UP):
             kept = found.setdefault(item, {})
             kept.pop(key, None)  # the last record counts, in its place
-            if record["status"] == "ok":
+            if record["status"] != REOPENED:
                 kept[key] = {name: record.get(name) for name in ("item", "role", "label", "model")}
     return {item: _last_model(kept) for item, kept in found.items()}
 
@@ -164,7 +164,7 @@ def _reopen(one: Quarantine, reasons: Sequence[str], path: Path, store: Store | 
         for item, key, about in _each(replies):
             store.reopen(key, {**about, "reason": items[item]})
     counts = ", ".join(f"{reason} {count}" for reason, count in Counter(items.values()).most_common())
-    told = [f"{one.stage}: {len(items):,} rows ({counts}), {sum(map(len, replies.values())):,} replies {done}"]
+    told = [f"{one.stage}: {len(items):,} rows ({counts}), {sum(map(len, replies.values())):,} requests {done}"]
     if before := sum(not kept for kept in replies.values()):
         told.append(f"{before:,} rows were re-opened before")
     if without := len(items) - len(replies):

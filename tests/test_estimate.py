@@ -81,7 +81,7 @@ def test_calls_are_exact_and_tokens_near_after_a_sample(project: Path) -> None:
         assert sampled.prompt_tokens == pytest.approx(after.prompt_tokens - before.prompt_tokens, rel=0.1)
         assert sampled.reply_tokens == pytest.approx(after.reply_tokens - before.reply_tokens, rel=0.1)
         assert one(found, name, project).calls == 0
-        rows = outcome.kept
+        rows = list(outcome.kept)
         write_rows(project / f"data/{output}.jsonl", rows)
 
 

@@ -91,6 +91,40 @@ def test_a_bad_line_in_the_middle_is_counted_not_fatal(tmp_path: Path) -> None:
         assert store.get("b") == Reply("text of b\nwith 'quotes' and ü")
 
 
+def test_a_line_that_is_damaged_within_is_found_when_it_is_needed(tmp_path: Path) -> None:
+    """It begins and ends as a whole one does; the reply is asked for again, and the others are served."""
+    path = tmp_path / "r.jsonl"
+    keys = ["a" * 64, "b" * 64]
+    fill(path, *keys)
+    text = path.read_bytes()
+    path.write_bytes(text.replace(b'"text of ' + b"a" * 64, b'"text" of ' + b"a" * 64))
+    with Store(path) as store:
+        assert len(store) == 2
+        assert (store.get(keys[0]), store.bad_lines) == (None, 1)
+        assert (len(store), store.get(keys[1]) is not None) == (1, True)
+        store.keep({"key": keys[0]}, Reply("new"))
+        assert store.get(keys[0]) == Reply("new")
+
+
+def test_what_was_given_up_stays_so_until_it_is_reopened_or_answered(tmp_path: Path) -> None:
+    """Also in another process's eyes, and zipped."""
+    path, about = tmp_path / "r.jsonl", {"key": "a" * 64, "item": "1"}
+    with Store(path) as store:
+        store.give_up(about, "timeout", "no reply within 5 s", "")
+        assert store.given_up("a" * 64) == ("timeout", "no reply within 5 s", "")
+    with Store(path) as store:
+        assert (store.get("a" * 64), store.given_up("a" * 64)) == (None, ("timeout", "no reply within 5 s", ""))
+        store.compact()
+        assert store.given_up("a" * 64) is not None
+        store.reopen("a" * 64, about)
+        assert store.given_up("a" * 64) is None
+        store.give_up(about, "timeout", "again", "raw")
+        store.keep(about, Reply("at last"))
+        assert store.given_up("a" * 64) is None
+    with Store(path) as store:
+        assert (store.get("a" * 64), store.given_up("a" * 64)) == (Reply("at last"), None)
+
+
 def test_a_second_writer_is_refused_and_the_next_one_is_not(tmp_path: Path) -> None:
     """The lock goes with the store."""
     path = tmp_path / "r.jsonl"

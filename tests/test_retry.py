@@ -83,19 +83,22 @@ def test_rows_of_a_reason_are_asked_about_anew_and_no_others(capsys: pytest.Capt
         assert told == [["stage", "reason", "rows"], *counted]
         star1("calls", "retry", "--reason", "length")
         assert capsys.readouterr().out.splitlines() == [
-            "categorize: 2 rows (length 2), 2 replies re-opened",
+            "categorize: 2 rows (length 2), 2 requests re-opened",
             "now run `snakemake`, or `dvc repro`: it asks about these rows anew, and about no others",
         ]
         assert not OUTPUT.exists()
         model.well = True
         categorize(served.url)
-        assert asked(served, first) == ["long 1", "long 4", "nothing 5"]  # the last had got no reply at all
-        assert [row["id"] for row in read_rows(OUTPUT)] == ["2"]
+        assert asked(served, first) == ["long 1", "long 4"]
+        assert [row["id"] for row in read_rows(OUTPUT)] == ["2", "5"]
+        star1("calls", "retry", "--reason", "server_error")  # got no reply at all
+        categorize(served.url)
+        assert asked(served, first) == ["long 1", "long 4", "nothing 5"]
         second = len(served.requests)
         categorize(served.url)
         assert len(served.requests) == second
         star1("calls", "retry", "--reason", "no_json", "--stage", "categorize")
-        assert "categorize: 1 rows (no_json 1), 3 replies re-opened" in capsys.readouterr().out
+        assert "categorize: 1 rows (no_json 1), 3 requests re-opened" in capsys.readouterr().out
         categorize(served.url)
         assert asked(served, second) == ["prose 2"]
     assert [row["id"] for row in read_rows("data/categorized.jsonl")] == ["0", "1", "2", "3", "4", "5"]
@@ -110,12 +113,12 @@ def test_what_was_paid_stays_counted_and_readable(capsys: pytest.CaptureFixture[
         categorize(served.url)
         before = ledger.uses("categorize", STORE)[0]
         lines = STORE.read_bytes()
-        star1("calls", "retry", "--reason", "length", "no_json")
+        star1("calls", "retry", "--reason", "length", "no_json", "server_error")
         assert STORE.read_bytes().startswith(lines)
         after = ledger.uses("categorize", STORE)[0]
         assert (after.answered, after.prompt_tokens) == (before.answered, before.prompt_tokens) == (7, 7)
-        assert (after.reopened, sum(after.failed.values())) == (5, 1)
-        assert "5 re-opened" in "\n".join(ledger.status(ledger.stores(), {}))
+        assert (after.reopened, after.given_up, sum(after.failed.values())) == (6, 1, 1)
+        assert "1 given up; 6 re-opened" in "\n".join(ledger.status(ledger.stores(), {}))
         assert ledger.verify("categorize", STORE)[1]
         assert ledger.export(ledger.stores(), Path("out.jsonl")) == 2
         star1("ledger", "compact")
@@ -133,7 +136,7 @@ def test_a_stage_that_never_got_a_reply_is_given_no_store(capsys: pytest.Capture
     """An empty one would be told as a store of its own."""
     write_rows(ASIDE, [{"id": "1", "reason": "timeout"}])
     star1("calls", "retry", "--reason", "timeout")
-    assert "1 rows (timeout 1), 0 replies re-opened; 1 rows have no reply of their own" in capsys.readouterr().out
+    assert "1 rows (timeout 1), 0 requests re-opened; 1 rows have no reply of their own" in capsys.readouterr().out
     assert not STORE.exists()
 
 
@@ -144,10 +147,7 @@ def test_a_dry_run_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     star1("calls", "retry", "--reason", "length", "server_error", "--dry-run")
     assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
-    assert capsys.readouterr().out == (
-        "categorize: 3 rows (length 2, server_error 1), 2 replies would be re-opened; "
-        "1 rows have no reply of their own: none came, or another row asks the same\n"
-    )
+    assert capsys.readouterr().out == ("categorize: 3 rows (length 2, server_error 1), 3 requests would be re-opened\n")
 
 
 def test_a_stage_that_failed_for_coverage_is_re_opened_as_well(capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,7 +162,7 @@ def test_a_stage_that_failed_for_coverage_is_re_opened_as_well(capsys: pytest.Ca
         capsys.readouterr()
         star1("calls", "retry", "--reason", "length", "no_json")
         told = capsys.readouterr().out
-        assert "3 rows (length 2, no_json 1), 3 replies re-opened; 2 rows were re-opened before" in told
+        assert "3 rows (length 2, no_json 1), 3 requests re-opened; 2 rows were re-opened before" in told
         model.well = True
         categorize(served.url, coverage=0.9)
         assert asked(served, first) == ["long 1", "prose 2", "long 4", "nothing 5"]
@@ -181,7 +181,7 @@ def test_judges_of_several_models_keep_their_rows_apart() -> None:
     found = retry.quarantines()
     assert list(found) == ["judge-a", "judge-b+c"]
     assert retry.reopen(retry.select(found, [], ["empty"]), ["empty"]) == [
-        "judge-b+c: 1 rows (empty 1), 1 replies re-opened"
+        "judge-b+c: 1 rows (empty 1), 1 requests re-opened"
     ]
     assert [len(Store(f"data/replies/judge-{name}.jsonl", look=True)) for name in ("a", "b+c")] == [1, 0]
     retry.put_aside(retry.select(found, ["judge-b+c"], []))
@@ -196,7 +196,7 @@ def test_replies_of_another_model_about_the_same_row_stay() -> None:
         for place, model in enumerate(("old", "new", "new")):
             store.keep({"key": f"{place:064d}", "item": "7", "label": "l", "model": model}, Reply("cut"))
     found = list(retry.quarantines().values())
-    assert retry.reopen(found, ["length"]) == ["categorize: 1 rows (length 1), 2 replies re-opened"]
+    assert retry.reopen(found, ["length"]) == ["categorize: 1 rows (length 1), 2 requests re-opened"]
     with Store(STORE, look=True) as store:
         assert store.get("0" * 64) == Reply("cut")
         assert len(store) == 1
