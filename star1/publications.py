@@ -1,0 +1,256 @@
+"""What a run releases: its data sets and models, each a folder with a card, put together from the artifacts."""
+
+import importlib.metadata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from star1 import cards, checkpoints, croissant, datacards, licences, modelcards, releases, tables
+from star1.errors import InputError
+from star1.policies import Pack, load_pack
+from star1.provenance import BENIGN, DELIBERATED, Roles, pack_digest, trace
+from star1.records import Row, file_digest, read_json, read_rows, write_json, write_text
+from star1.releases import PARQUET, RELEASE, Release, Terms
+from star1.sources import Source
+
+# Folder of each data set, and its published title.
+TITLES = {"star-41k": "STAR-41K", "star-1": "STAR-1", "star-benign": "STAR-benign"}
+# What `screen` calls them.
+SCREENED = {"star-41k": "collection", "star-1": "star1", "star-benign": "benign"}
+FIELDS = ("id", "question", "source", "category", "response", "score")
+URL = "https://arxiv.org/abs/2504.01903"
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """The finished artifacts of a run that data sets are released from.
+
+    Attributes:
+        data: folder of the rows.
+        metrics: folder of the funnel and the contamination report.
+        policy: folder of the policy pack.
+        roles: who was asked, and the stored replies.
+        sources: entries of the prompt sets.
+        redistribute: sources for which params.yaml says whether their texts are given on.
+        licence: of what the pipeline added.
+        confidence: of the intervals.
+    """
+
+    data: Path
+    metrics: Path
+    policy: Path
+    roles: Roles
+    sources: Mapping[str, Source]
+    redistribute: Mapping[str, bool]
+    licence: str
+    confidence: float
+
+    def rows(self, name: str, fields: Sequence[str] = FIELDS) -> list[Row]:
+        """Rows of `data/{name}.jsonl`."""
+        return read_rows(self.data / f"{name}.jsonl", fields)
+
+    def set_aside(self, stage: str) -> Counter[str]:
+        """Rows that a stage could not keep, by reason."""
+        return Counter(row["reason"] for row in self.rows(f"quarantine/{stage}", ("reason",)))
+
+
+def release_data(run: Artifacts, out: Path) -> list[str]:
+    """Release the three data sets of a run into folders of `out`; gives a line about each.
+
+    Raises:
+        InputError: an artifact is missing, or a row that the stored replies do not give.
+    """
+    pack = load_pack(run.policy)
+    by_source = releases.terms(run.sources, run.redistribute)
+    everything = _scored(run, pack)
+    chosen = [row for row in everything.rows if row["id"] in everything.selected]
+    final = Release("star-1", TITLES["star-1"], chosen, *_of(everything))
+    digest = pack_digest(run.policy)
+    stages = {"star-41k": _deliberation(run), "star-1": _curation(run, pack), "star-benign": _look_alikes(run, pack)}
+    return [
+        _write(run, one, stages[one.name], by_source, (pack, digest), out / one.name)
+        for one in (everything, final, _benign(run, pack))
+    ]
+
+
+def _of(whole: Release) -> tuple[Any, ...]:
+    """What a part of a data set has in common with the whole."""
+    return whole.selection, whole.selected, whole.steps, whole.rubric, whole.trace
+
+
+def _scored(run: Artifacts, pack: Pack) -> Release:
+    """All scored rows, with why each is in the final data set or not."""
+    rows, kept = run.rows("scored"), {row["id"] for row in run.rows("star1")}
+    full = len(run.rows("full_score", ("id",)))
+    why = {row["id"]: row["reason"] for row in run.rows("curate_dropped", ("id", "reason"))}
+    why |= dict.fromkeys(kept, f"full marks; kept as one of {len(kept)} of {full} that balance sources and categories")
+    for row in rows:
+        if row["id"] not in why:
+            raise InputError(f"row {row['id']} of scored.jsonl", "neither kept nor dropped by curate", "one of the two")
+    if lost := kept - {row["id"] for row in rows}:
+        raise InputError(f"row {min(lost)} of star1.jsonl", "not in scored.jsonl", "rows that were scored")
+    traced = trace(DELIBERATED, rows, pack, run.roles)
+    return Release(
+        "star-41k", TITLES["star-41k"], rows, why, frozenset(kept), DELIBERATED, pack.rubrics["score"], traced
+    )
+
+
+def _benign(run: Artifacts, pack: Pack) -> Release:
+    rows, rubric = run.rows("benign/benign", (*FIELDS, "original")), pack.rubrics["benign"]
+    why = {row["id"]: f"full marks: {rubric.maximum} on every criterion" for row in rows}
+    traced = trace(BENIGN, rows, pack, run.roles)
+    return Release("star-benign", TITLES["star-benign"], rows, why, frozenset(why), BENIGN, rubric, traced)
+
+
+def _narrowed(run: Artifacts, came: int, stages: Sequence[tuple[str, str]]) -> list[cards.Stage]:
+    """Stages of model calls as (name told, name of the stage), from the number of rows that came to the first."""
+    told = []
+    for name, stage in stages:
+        reasons = run.set_aside(stage)
+        told.append(cards.Stage(name, came, came - reasons.total(), dict(reasons.most_common())))
+        came = told[-1].stayed
+    return told
+
+
+def _deliberation(run: Artifacts) -> list[cards.Stage]:
+    came = len(run.rows("collection", ("id",)))
+    names = ("categorize", "reason", "score")
+    return _narrowed(run, came, [(name, name) for name in names])
+
+
+def _curation(run: Artifacts, pack: Pack) -> list[cards.Stage]:
+    scored, full, kept = (len(run.rows(name, ("id",))) for name in ("scored", "full_score", "star1"))
+    low = {f"a mark below {pack.rubrics['score'].maximum}, or no category of the pack": scored - full}
+    balanced = {"balanced out": full - kept}
+    return [
+        *_deliberation(run),
+        cards.Stage("full marks", scored, full, low if scored > full else {}),
+        cards.Stage("balance sources and categories", full, kept, balanced if full > kept else {}),
+    ]
+
+
+def _look_alikes(run: Artifacts, pack: Pack) -> list[cards.Stage]:
+    rewritten, scored, kept = (len(run.rows(f"benign/{name}", ("id",))) for name in ("rewritten", "scored", "benign"))
+    came = rewritten + run.set_aside("benign_rewrite").total()
+    names = [(f"benign: {name}", f"benign_{name}") for name in ("rewrite", "reason", "score")]
+    low = {f"a mark below {pack.rubrics['benign'].maximum}": scored - kept} if scored > kept else {}
+    return [*_narrowed(run, came, names), cards.Stage("full marks", scored, kept, low)]
+
+
+def _write(
+    run: Artifacts,
+    release: Release,
+    stages: Sequence[cards.Stage],
+    by_source: Mapping[str, Terms],
+    policy: tuple[Pack, str],
+    out: Path,
+) -> str:
+    table = releases.flat(release, by_source, *policy)
+    used = {name: own for name, own in by_source.items() if name in set(table["source"])}
+    published = f"{release.title}.json"
+    releases.write_parquet(out / PARQUET, table)
+    given = releases.write_published(out / published, release.rows, by_source)
+    stand_in = releases.stand_in(table, release.steps)
+    facts = datacards.DataFacts(
+        terms=used,
+        own=run.licence,
+        stages=stages,
+        collected=read_json(run.metrics / "funnel.json")["total"] if release.name != "star-benign" else {},
+        near=read_json(run.metrics / "contamination.json").get(SCREENED[release.name], {}),
+        confidence=run.confidence,
+        stand_in=stand_in,
+        given=given,
+    )
+    write_text(out / "README.md", datacards.data_card(release, table, facts))
+    parts = [(name, own.licence, own.attribution, own.withheld) for name, own in used.items()]
+    write_text(out / "LICENSE.md", licences.text(release.title, run.licence, parts))
+    described = f"{cards.STAND_IN_BANNER}. {cards.ABOUT[release.name]}" if stand_in else cards.ABOUT[release.name]
+    write_json(
+        out / "croissant.json",
+        croissant.metadata(
+            name=release.title,
+            description=described,
+            version=_version(),
+            terms=[run.licence, *(own.licence for own in used.values())],
+            files=releases.describe(out, [PARQUET, published]),
+            columns=releases.schema(release),
+            cite=cards.CITATION,
+            url=URL,
+        ),
+    )
+    about = {
+        "kind": "dataset",
+        "name": release.name,
+        "version": _version(),
+        "rows": len(table),
+        "ids_only": len(table) - given,
+        "policy": {"pack": policy[0].name, "digest": policy[1]},
+        "origins": releases.origins(table, release.steps),
+        "stand_in": stand_in,
+    }
+    releases.seal(out, about, [PARQUET, published, "README.md", "LICENSE.md", "croissant.json"])
+    held = f", {len(table) - given} of them ids only" if given < len(table) else ""
+    return f"{release.name}: {len(table)} rows{held}"
+
+
+def _version() -> str:
+    return importlib.metadata.version("star1")
+
+
+def release_model(
+    run: str, checkpoint: Path, base: Path, data: Sequence[Path], result: Path, licence: str, out: Path
+) -> str:
+    """Release a model: its card, and the names and digests of the checkpoint's files, which stay where they are.
+
+    Args:
+        run: name of the run.
+        checkpoint: manifest of its checkpoint.
+        base: manifest of the base model.
+        data: `release.json` of the run's own data sets, and the rows of others that it was trained on.
+        result: the main table.
+        licence: of the weights, where the base model sets no terms.
+        out: folder of the release.
+    """
+    manifest = checkpoints.read_manifest(checkpoint.parent)
+    made, table = checkpoints.read_manifest(base.parent), read_json(result)
+    released = [read_json(path) for path in data if path.name == RELEASE]
+    names = [read_json(path)["name"] if path.name == RELEASE else path.stem for path in data]
+    reasons = [f"trained on {one['name']}, of which {why}" for one in released for why in one["stand_in"]]
+    reasons += _toys(base.parent.name, made, run, table)
+    facts = modelcards.ModelFacts(
+        run=run,
+        manifest=manifest,
+        base=(base.parent.name, made),
+        licence=_model_licence(made, licence),
+        data=names,
+        result=table,
+        stand_in=reasons,
+    )
+    write_text(out / "README.md", modelcards.model_card(facts))
+    about = {
+        "kind": "model",
+        "name": run,
+        "version": _version(),
+        "stand_in": reasons,
+        "checkpoint": {"folder": checkpoint.parent.as_posix(), "manifest_sha256": file_digest(checkpoint)},
+        "weights": manifest["files"],
+    }
+    releases.seal(out, about, ["README.md"])
+    return f"{run}: {len(manifest['files'])} files of {checkpoint.parent}"
+
+
+def _toys(base: str, made: Mapping[str, Any], run: str, result: Mapping[str, Any]) -> list[str]:
+    judges = sorted({name for one in result["cells"] if one["model"] == run for name in one["judges"]})
+    told = [f"verdicts by {name}" for name in judges if tables.STAND_IN in name]
+    return told + ([f"{base} is a toy, pre-trained on the spot"] if made["kind"] == "tiny" else [])
+
+
+def _model_licence(made: Mapping[str, Any], licence: str) -> dict[str, str]:
+    """The licence fields of a model card: those of the base model, which a fine-tuned one cannot set aside."""
+    repository = made.get("record", {}).get("repository")
+    if made["kind"] == "tiny":
+        return cards.licence_fields([licence])
+    link = f"https://huggingface.co/{repository}" if repository else "README.md"
+    return {"license": "other", "license_name": "as-the-base-model", "license_link": link}
