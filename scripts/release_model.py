@@ -3,8 +3,10 @@
 import argparse
 from pathlib import Path
 
+import orjson
+
 from star1.errors import run
-from star1.publications import release_model
+from star1.modelreleases import release_model
 
 
 def main() -> None:
@@ -13,12 +15,22 @@ def main() -> None:
     parser.add_argument("--run", required=True, help="name of the run")
     parser.add_argument("--checkpoint", type=Path, required=True, help="manifest of the run's checkpoint")
     parser.add_argument("--base", type=Path, required=True, help="manifest of its base model")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="released data sets, and rows of others")
+    parser.add_argument("--choices", type=orjson.loads, required=True, help="the run's entry, JSON")
+    parser.add_argument(
+        "--released", type=Path, nargs="*", default=[], help="release.json of its data sets, if its own"
+    )
     parser.add_argument("--table", type=Path, required=True, help="the main table, JSON")
     parser.add_argument("--licence", required=True, help="of the weights, where the base model sets no terms")
     parser.add_argument("--output", type=Path, required=True, help="folder of the released model")
     flags = parser.parse_args()
-    told = release_model(flags.run, flags.checkpoint, flags.base, flags.data, flags.table, flags.licence, flags.output)
+    told = release_model(
+        flags.run,
+        flags.choices["data"],
+        (flags.checkpoint, flags.base, flags.table),
+        flags.released,
+        flags.licence,
+        flags.output,
+    )
     print(f"release {told}")
 
 

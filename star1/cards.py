@@ -64,7 +64,7 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _cell(value: object) -> str:
-    text = f"{value:,}" if isinstance(value, int) else str(value)
+    text = f"{value:,}" if type(value) is int else str(value)
     return " ".join(text.split()).replace("|", "\\|")
 
 

@@ -96,21 +96,24 @@ def _files(release: Release, table: pl.DataFrame, facts: DataFacts) -> str:
 
 
 def _contents(table: pl.DataFrame) -> str:
-    sources = table["source"].value_counts(sort=False).rows()
-    labels = table["category"].explode().value_counts(sort=False).rows()
+    sources = sorted(table["source"].value_counts().rows(), key=_most_first)
+    labels = sorted(table["category"].explode().value_counts().rows(), key=_most_first)
     lengths = [
         (name, *(round(table[column].quantile(share, "nearest") or 0) for share in (0.5, 0.9, 1.0)))
         for name, column in (("thinking", "thinking_words"), ("answer", "answer_words"))
     ]
-    order = {"key": lambda one: (-one[1], str(one[0]))}
     return "\n\n".join(
         [
             "## What is in it",
-            grid(["source", "rows"], sorted(sources, **order)),
-            grid(["category (a row may have several)", "rows"], sorted(labels, **order)),
+            grid(["source", "rows"], sources),
+            grid(["category (a row may have several)", "rows"], labels),
             grid(["length [words]", "median", "90 %", "longest"], lengths),
         ]
     )
+
+
+def _most_first(one: tuple[Any, ...]) -> tuple[int, str]:
+    return -one[1], one[0]
 
 
 def _funnel(release: Release, facts: DataFacts) -> str:

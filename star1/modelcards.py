@@ -73,10 +73,7 @@ def _training(facts: ModelFacts) -> str:
         ("updates", record["updates"]),
         ("tokens that count for the loss", record["target_tokens"]),
         ("loss, first and last update", f"{record['loss']['first']:.3f}, {record['loss']['last']:.3f}"),
-        *(
-            (name, value if not isinstance(value, dict | list) else str(value))
-            for name, value in record["settings"].items()
-        ),
+        *((name, str(value).lower()) for name, value in record["settings"].items()),
         ("made with", ", ".join(f"{name} {version}" for name, version in record["versions"].items())),
     ]
     return "## Training\n\n" + grid(["", ""], rows)

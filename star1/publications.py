@@ -1,18 +1,18 @@
-"""What a run releases: its data sets and models, each a folder with a card, put together from the artifacts."""
+"""The data sets that a run releases, each a folder with a card, put together from the artifacts."""
 
-import importlib.metadata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from star1 import cards, checkpoints, croissant, datacards, licences, modelcards, releases, tables
+from star1 import cards, croissant, datacards, licences, releases
 from star1.errors import InputError
 from star1.policies import Pack, load_pack
 from star1.provenance import BENIGN, DELIBERATED, Roles, pack_digest, trace
-from star1.records import Row, file_digest, read_json, read_rows, write_json, write_text
-from star1.releases import PARQUET, RELEASE, Release, Terms
+from star1.records import Row, read_json, read_rows, write_json, write_text
+from star1.releases import PARQUET, Release, Terms
+from star1.seals import describe, seal, version
 from star1.sources import Source
 
 # Folder of each data set, and its published title.
@@ -172,9 +172,9 @@ def _write(
         croissant.metadata(
             name=release.title,
             description=described,
-            version=_version(),
+            version=version(),
             terms=[run.licence, *(own.licence for own in used.values())],
-            files=releases.describe(out, [PARQUET, published]),
+            files=describe(out, [PARQUET, published]),
             columns=releases.schema(release),
             cite=cards.CITATION,
             url=URL,
@@ -183,74 +183,13 @@ def _write(
     about = {
         "kind": "dataset",
         "name": release.name,
-        "version": _version(),
+        "version": version(),
         "rows": len(table),
         "ids_only": len(table) - given,
         "policy": {"pack": policy[0].name, "digest": policy[1]},
         "origins": releases.origins(table, release.steps),
         "stand_in": stand_in,
     }
-    releases.seal(out, about, [PARQUET, published, "README.md", "LICENSE.md", "croissant.json"])
+    seal(out, about, [PARQUET, published, "README.md", "LICENSE.md", "croissant.json"])
     held = f", {len(table) - given} of them ids only" if given < len(table) else ""
     return f"{release.name}: {len(table)} rows{held}"
-
-
-def _version() -> str:
-    return importlib.metadata.version("star1")
-
-
-def release_model(
-    run: str, checkpoint: Path, base: Path, data: Sequence[Path], result: Path, licence: str, out: Path
-) -> str:
-    """Release a model: its card, and the names and digests of the checkpoint's files, which stay where they are.
-
-    Args:
-        run: name of the run.
-        checkpoint: manifest of its checkpoint.
-        base: manifest of the base model.
-        data: `release.json` of the run's own data sets, and the rows of others that it was trained on.
-        result: the main table.
-        licence: of the weights, where the base model sets no terms.
-        out: folder of the release.
-    """
-    manifest = checkpoints.read_manifest(checkpoint.parent)
-    made, table = checkpoints.read_manifest(base.parent), read_json(result)
-    released = [read_json(path) for path in data if path.name == RELEASE]
-    names = [read_json(path)["name"] if path.name == RELEASE else path.stem for path in data]
-    reasons = [f"trained on {one['name']}, of which {why}" for one in released for why in one["stand_in"]]
-    reasons += _toys(base.parent.name, made, run, table)
-    facts = modelcards.ModelFacts(
-        run=run,
-        manifest=manifest,
-        base=(base.parent.name, made),
-        licence=_model_licence(made, licence),
-        data=names,
-        result=table,
-        stand_in=reasons,
-    )
-    write_text(out / "README.md", modelcards.model_card(facts))
-    about = {
-        "kind": "model",
-        "name": run,
-        "version": _version(),
-        "stand_in": reasons,
-        "checkpoint": {"folder": checkpoint.parent.as_posix(), "manifest_sha256": file_digest(checkpoint)},
-        "weights": manifest["files"],
-    }
-    releases.seal(out, about, ["README.md"])
-    return f"{run}: {len(manifest['files'])} files of {checkpoint.parent}"
-
-
-def _toys(base: str, made: Mapping[str, Any], run: str, result: Mapping[str, Any]) -> list[str]:
-    judges = sorted({name for one in result["cells"] if one["model"] == run for name in one["judges"]})
-    told = [f"verdicts by {name}" for name in judges if tables.STAND_IN in name]
-    return told + ([f"{base} is a toy, pre-trained on the spot"] if made["kind"] == "tiny" else [])
-
-
-def _model_licence(made: Mapping[str, Any], licence: str) -> dict[str, str]:
-    """The licence fields of a model card: those of the base model, which a fine-tuned one cannot set aside."""
-    repository = made.get("record", {}).get("repository")
-    if made["kind"] == "tiny":
-        return cards.licence_fields([licence])
-    link = f"https://huggingface.co/{repository}" if repository else "README.md"
-    return {"license": "other", "license_name": "as-the-base-model", "license_link": link}

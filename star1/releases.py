@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -14,12 +13,11 @@ from star1.errors import InputError
 from star1.parsing import ReplyError, parse_thinking
 from star1.policies import Pack, Rubric
 from star1.provenance import STAND_IN, Step
-from star1.records import Row, atomic, file_digest, text_digest, write_json
+from star1.records import Row, atomic, text_digest
 from star1.replies import Reply
 from star1.sources import Source
 
 PARQUET = "data/train-00000-of-00001.parquet"
-RELEASE = "release.json"
 # What a released row of the authors has, in their order.
 PUBLISHED = ("id", "question", "response", "category", "source", "score")
 # Texts that a licence may forbid to give on: what others wrote, and what was written from it.
@@ -30,7 +28,7 @@ COLUMNS: Mapping[str, tuple[pl.DataType, str]] = {
     "id": (TEXT, "names the row; the same in all data sets of one run"),
     "question": (TEXT, "the prompt; null where its text is withheld"),
     "original_question": (TEXT, "the harmful prompt that the question was rewritten from; null where withheld"),
-    "response": (TEXT, "<think>thinking</think> and the answer; null where the question is withheld"),
+    "response": (TEXT, "`<think>`thinking`</think>` and the answer; null where the question is withheld"),
     "category": (LIST, "categories of the policy pack; of a benign row, those of the prompt it was rewritten from"),
     "source": (TEXT, "prompt set that the prompt comes from"),
     "licence": (TEXT, "licence of the prompt set"),
@@ -191,8 +189,15 @@ def published_text(rows: Sequence[Row]) -> str:
 
 def stand_in(table: pl.DataFrame, steps: Sequence[Step]) -> list[str]:
     """What of a data set no language model made, in words; nothing when one made all of it."""
-    counts = {step.role: table[f"{step.role}_origin"].str.contains(STAND_IN, literal=True).sum() for step in steps}
-    return [f"the {role} of {count} of {len(table)} rows was the stand-in" for role, count in counts.items() if count]
+    roles: dict[int, list[str]] = {}
+    for step in steps:
+        count = int(table[f"{step.role}_origin"].str.contains(STAND_IN, literal=True).sum())
+        roles.setdefault(count, []).append(step.role)
+    return [
+        f"the stand-in was {' and '.join(names)} of {count:,} of {len(table):,} rows"
+        for count, names in roles.items()
+        if count
+    ]
 
 
 def origins(table: pl.DataFrame, steps: Sequence[Step]) -> dict[str, dict[str, int]]:
@@ -212,15 +217,3 @@ def write_published(path: Path, rows: Sequence[Row], by_source: Mapping[str, Ter
     with atomic(path) as file:
         file.write(published_text(given).encode())
     return len(given)
-
-
-def describe(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Digest and size [bytes] of files of a release, by name."""
-    return {
-        name: {"sha256": file_digest(folder / name), "bytes": (folder / name).stat().st_size} for name in sorted(names)
-    }
-
-
-def seal(folder: Path, facts: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Write `release.json`, last: the facts of a release, and the digest of each of its files."""
-    write_json(folder / RELEASE, {**facts, "files": describe(folder, names)})
