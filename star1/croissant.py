@@ -29,7 +29,8 @@ CONTEXT: Mapping[str, Any] = {
     "examples": {"@id": "cr:examples", "@type": "@json"},
     **{name: f"cr:{name}" for name in _PLAIN},
 }
-FORMATS = {".parquet": "application/vnd.apache.parquet", ".json": "application/json"}
+# What mlcroissant knows; the registered application/vnd.apache.parquet is not among it.
+FORMATS = {".parquet": "application/x-parquet", ".json": "application/json"}
 TYPES: Mapping[type[pl.DataType], str] = {
     pl.String: "sc:Text",
     pl.Int64: "sc:Integer",
