@@ -8,7 +8,7 @@ import orjson
 from star1.errors import run
 from star1.provenance import read_roles
 from star1.publications import Artifacts, release_data
-from star1.sources import Source, read_entry
+from star1.sources import Source, read_entries
 
 
 def main() -> None:
@@ -23,13 +23,12 @@ def main() -> None:
     parser.add_argument("--confidence", type=float, required=True, help="of the intervals, in (0, 1)")
     parser.add_argument("--output", type=Path, required=True, help="folder of the released data sets")
     flags = parser.parse_args()
-    entries = orjson.loads(flags.sources)
     artifacts = Artifacts(
         data=flags.data,
         metrics=flags.metrics,
         policy=flags.policy,
         roles=read_roles(flags.endpoints, flags.roles, flags.sampling, flags.replies),
-        sources={name: read_entry(Source, name, orjson.dumps(one).decode()) for name, one in entries.items()},
+        sources=read_entries(Source, flags.sources),
         redistribute=orjson.loads(flags.redistribute),
         licence=flags.licence,
         confidence=flags.confidence,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -62,8 +63,11 @@ def make_run(folder: Path, count: int = 45, redistribute: Mapping[str, bool] | N
 def artifacts(folder: Path, redistribute: Mapping[str, bool] | None = None) -> Artifacts:
     """What a release reads of such a run."""
     endpoint, sampling = stand_in().model_dump_json(exclude_none=True), orjson.dumps(SAMPLING).decode()
-    entry = {"kind": "bundled", "path": "a.txt", "format": "txt", "ngram": 8, "attribution": "the | authors"}
-    sources = {name: Source(**entry, licence=licence) for name, licence in LICENCES.items()}
+    entry: dict[str, Any] = {"kind": "bundled", "path": "a.txt", "format": "txt", "ngram": 8}
+    terms: dict[str, dict[str, Any]] = {
+        name: {"licence": licence, "attribution": "the | authors"} for name, licence in LICENCES.items()
+    }
+    sources = {name: Source(**entry, **own) for name, own in terms.items()}
     return Artifacts(
         data=folder / "data",
         metrics=folder / "metrics",

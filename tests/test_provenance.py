@@ -98,9 +98,11 @@ def test_origin_of_a_reply(note: str, kind: str) -> None:
 def test_roles_from_flags_know_one_endpoint_and_pools() -> None:
     endpoint = {"provider": "openai", "model": "m", "label": "l"}
     endpoints = {"a": {**endpoint, "base_url": "http://one/v1"}, "b": {**endpoint, "base_url": "http://two/v1"}}
-    flags = ({"teacher": ["a", "b"], "scorer": "a"}, {"benign.score": {"max_tokens": 5}, "reason": {}})
     roles = read_roles(
-        orjson.dumps(endpoints).decode(), *(orjson.dumps(one).decode() for one in flags), Path("replies")
+        orjson.dumps(endpoints).decode(),
+        '{"teacher": ["a", "b"], "scorer": "a"}',
+        '{"benign.score": {"max_tokens": 5}, "reason": {}}',
+        Path("replies"),
     )
     look = roles.look(DELIBERATED[1])
     assert (look.endpoint.base_url, look.others[0].base_url) == ("http://one/v1", "http://two/v1")
