@@ -132,10 +132,10 @@ def _funnel(release: Release, facts: DataFacts) -> str:
 
 
 def _roles(release: Release, table: pl.DataFrame) -> str:
-    rows = []
-    found = origins(table, release.steps)
+    if table.is_empty():
+        return "## Who answered\n\nThere are no rows."
+    rows, found, first = [], origins(table, release.steps), table.row(0, named=True)
     for step in release.steps:
-        first = table.row(0, named=True)
         name = step.role
         tokens = [table[f"{name}_{kind}"] for kind in ("prompt_tokens", "reply_tokens")]
         told = ["not told" if one.null_count() else f"{one.sum():,}" for one in tokens]

@@ -147,39 +147,17 @@ def _write(
     policy: tuple[Pack, str],
     out: Path,
 ) -> str:
+    """All files of one data set, its seal last; gives a line about it."""
     table = releases.flat(release, by_source, *policy)
     used = {name: own for name, own in by_source.items() if name in set(table["source"])}
     published = f"{release.title}.json"
     releases.write_parquet(out / PARQUET, table)
     given = releases.write_published(out / published, release.rows, by_source)
-    stand_in = releases.stand_in(table, release.steps)
-    facts = datacards.DataFacts(
-        terms=used,
-        own=run.licence,
-        stages=stages,
-        collected=read_json(run.metrics / "funnel.json")["total"] if release.name != "star-benign" else {},
-        near=read_json(run.metrics / "contamination.json").get(SCREENED[release.name], {}),
-        confidence=run.confidence,
-        stand_in=stand_in,
-        given=given,
-    )
+    facts = _facts(run, release, stages, used, given, releases.stand_in(table, release.steps))
     write_text(out / "README.md", datacards.data_card(release, table, facts))
     parts = [(name, own.licence, own.attribution, own.withheld) for name, own in used.items()]
     write_text(out / "LICENSE.md", licences.text(release.title, run.licence, parts))
-    described = f"{cards.STAND_IN_BANNER}. {cards.ABOUT[release.name]}" if stand_in else cards.ABOUT[release.name]
-    write_json(
-        out / "croissant.json",
-        croissant.metadata(
-            name=release.title,
-            description=described,
-            version=version(),
-            terms=[run.licence, *(own.licence for own in used.values())],
-            files=describe(out, [PARQUET, published]),
-            columns=releases.schema(release),
-            cite=cards.CITATION,
-            url=URL,
-        ),
-    )
+    write_json(out / "croissant.json", _croissant(run, release, facts, describe(out, [PARQUET, published])))
     about = {
         "kind": "dataset",
         "name": release.name,
@@ -188,8 +166,37 @@ def _write(
         "ids_only": len(table) - given,
         "policy": {"pack": policy[0].name, "digest": policy[1]},
         "origins": releases.origins(table, release.steps),
-        "stand_in": stand_in,
+        "stand_in": facts.stand_in,
     }
     seal(out, about, [PARQUET, published, "README.md", "LICENSE.md", "croissant.json"])
     held = f", {len(table) - given} of them ids only" if given < len(table) else ""
     return f"{release.name}: {len(table)} rows{held}"
+
+
+def _facts(
+    run: Artifacts,
+    release: Release,
+    stages: Sequence[cards.Stage],
+    used: Mapping[str, Terms],
+    given: int,
+    stand_in: Sequence[str],
+) -> datacards.DataFacts:
+    collected = {} if release.steps is BENIGN else read_json(run.metrics / "funnel.json")["total"]
+    near = read_json(run.metrics / "contamination.json").get(SCREENED[release.name], {})
+    return datacards.DataFacts(used, run.licence, stages, collected, near, run.confidence, stand_in, given)
+
+
+def _croissant(
+    run: Artifacts, release: Release, facts: datacards.DataFacts, files: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    about = cards.ABOUT[release.name]
+    return croissant.metadata(
+        name=release.title,
+        description=f"{cards.STAND_IN_BANNER}. {about}" if facts.stand_in else about,
+        version=version(),
+        terms=[run.licence, *(own.licence for own in facts.terms.values())],
+        files=files,
+        columns=releases.schema(release),
+        cite=cards.CITATION,
+        url=URL,
+    )

@@ -111,7 +111,7 @@ def terms(sources: Mapping[str, Source], redistribute: Mapping[str, bool]) -> di
 
 def schema(release: Release) -> dict[str, tuple[pl.DataType, str]]:
     """Columns of the flat table in order, with type and meaning."""
-    benign = any("original" in row for row in release.rows)
+    benign = any(step.role == "rewriter" for step in release.steps)
     columns = dict(COLUMNS) if benign else {name: one for name, one in COLUMNS.items() if "original" not in name}
     after_source = list(columns).index("source") + 1
     marks = {f"score_{name}": (NUMBER, " ".join(text.split())) for name, text in release.rubric.criteria.items()}

@@ -157,6 +157,15 @@ def test_a_row_without_its_marks_is_told(tmp_path: Path) -> None:
         release_data(run, tmp_path / "release")
 
 
+def test_a_set_without_rows_is_released_as_one(tmp_path: Path) -> None:
+    run = make_run(tmp_path, 30)
+    write_rows(tmp_path / "data/benign/benign.jsonl", [])
+    assert release_data(run, tmp_path / "release")[2] == "star-benign: 0 rows"
+    table = pl.read_parquet(tmp_path / "release/star-benign" / PARQUET)
+    assert (len(table), "original_digest" in table.columns) == (0, True)
+    assert "There are no rows." in (tmp_path / "release/star-benign/README.md").read_text()
+
+
 def test_settings_of_calls_are_json_in_one_text_column(made: Path) -> None:
     table = pl.read_parquet(made / "release/star-1" / PARQUET)
     assert orjson.loads(table["teacher_sampling"][0]) == {"max_tokens": 800, "temperature": 0.6}
