@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -221,6 +222,13 @@ def parser() -> argparse.ArgumentParser:
         if what == "export":
             kind.add_argument("file", type=Path, help="where to write them, JSON Lines")
         kind.add_argument("stages", nargs="*", help="stores such as reason or judge-tiny; none means all")
+    _add_push(commands)
+    command = commands.add_parser("show", help="print the tables of the last run and where everything lies")
+    command.set_defaults(do=show)
+    return root
+
+
+def _add_push(commands: Any) -> None:
     command = commands.add_parser(
         "push", help="upload releases to the Hugging Face hub; without --yes, tell what would be"
     )
@@ -231,9 +239,6 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--update", action="store_true", help="add a commit to repositories that are there already")
     command.add_argument("--stand-in-too", action="store_true", help="upload what no language model made, too")
     command.set_defaults(do=push)
-    command = commands.add_parser("show", help="print the tables of the last run and where everything lies")
-    command.set_defaults(do=show)
-    return root
 
 
 def main() -> None:
