@@ -1,7 +1,9 @@
 """What rules read: values that carry their name, and the code behind a script."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+from star1.workflow.inputs import Inputs
 from star1.workflow.lookups import LookUp, Params, Setting, canonical, code
 from tests.conftest import ROOT
 
@@ -48,3 +50,17 @@ def test_code_of_real_scripts() -> None:
         code("summarize", ROOT)
     )
     assert "star1/sft.py" not in code("collect", ROOT)
+
+
+def test_a_model_is_released_after_the_data_that_its_own_rows_are_in() -> None:
+    runs = {"a": {"data": ["star1", "benign"]}, "b": {"data": ["STAR-1"]}, "c": {"data": ["STAR-1", "star1", "star1"]}}
+    inputs = Inputs(Params({"policy": {"pack": "star1"}, "finetune": {"runs": runs}}))
+    found = {run: inputs.released_data(SimpleNamespace(run=run)) for run in runs}
+    seals = [f"release/datasets/{name}/release.json" for name in ("star-1", "star-benign")]
+    assert found == {"a": seals, "b": [], "c": seals[:1]}
+
+
+def test_endpoints_of_roles_are_each_named_once() -> None:
+    llm = {"roles": {"teacher": ["b", "a"], "scorer": "a"}, "endpoints": {"a": 1, "b": 2, "c": 3}}
+    look_up = Inputs(Params({"policy": {"pack": "star1"}, "llm": llm})).endpoints("scorer", "teacher")
+    assert look_up({}) == '{"a": 1, "b": 2}'
