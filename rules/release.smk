@@ -34,7 +34,7 @@ rule release:
         mem_mb=4000,
         runtime=60,
     params:
-        endpoints=inputs.endpoints(*ASKED),
+        endpoints=inputs.answerers(*ASKED),
         roles=P.each("llm.roles.{}", ASKED),
         sampling=P.each("{}.sampling", CALLS),
         sources=P.each("fetch.sources.{}", SOURCES),

@@ -15,6 +15,8 @@ PLACES = [
     ("metrics (dvc metrics show)", "results/metrics/"),
     ("generations, judgements", "results/generations/, results/judgements/"),
     ("final data set", "data/star1.jsonl; benign: data/benign/benign.jsonl"),
+    ("other selections", "data/selections/"),
+    ("stability, quality figures", "results/tables/stability.md, results/metrics/quality.json"),
     ("dropped rows, with reasons", "data/dropped.jsonl, data/curate_dropped.jsonl, data/quarantine/"),
     ("every model reply", "data/replies/"),
     ("checkpoints", "models/"),
@@ -98,6 +100,26 @@ def import_published(args: argparse.Namespace) -> None:
         say(line)
 
 
+def check_published(args: argparse.Namespace) -> None:
+    """Hold the released data sets against what is published about them; fails when a figure differs."""
+    from star1 import audit, facts, released
+    from star1.records import write_json
+
+    given = dict(zip(facts.NAMES, (args.star_1, args.star_41k, args.benign), strict=True))
+    found = {name: path for name in facts.NAMES if (path := released.find(name, given[name]))}
+    if not found:
+        hint = "`star1 import-published` fetches them, or give --star-1, --star-41k, --benign."
+        raise InputError("check-published", "none of the released data sets", "at least one", hint)
+    sets = {name: released.read(name, path) for name, path in found.items()}
+    checks, overlaps = audit.audit(sets)
+    for line in audit.report(checks, overlaps, sets):
+        say(line)
+    if args.json:
+        write_json(args.json, audit.as_json(checks, overlaps))
+    if any(one.verdict == audit.DIFFERS for one in checks):
+        sys.exit(1)
+
+
 def pin(args: argparse.Namespace) -> None:
     """Tell, or write, what pins entries of the tables: commits and digests."""
     from star1 import pins
@@ -135,6 +157,21 @@ def ledger(args: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def calls(args: argparse.Namespace) -> None:
+    """Re-open quarantined rows for some reasons; without a reason, tell which there are."""
+    from star1 import retry
+    from star1.workflow import sync
+
+    found = retry.select(retry.quarantines(), args.stage, args.reason)
+    told = retry.reopen(found, args.reason, dry=args.dry_run) if args.reason else retry.table(found)
+    for line in told:
+        say(line)
+    if args.reason and not args.dry_run:
+        retry.put_aside(found)
+        sync.track_replies()
+        say("now run `snakemake`, or `dvc repro`: it asks about these rows anew, and about no others")
+
+
 def estimate(args: argparse.Namespace) -> None:
     """Print what the stages with model calls will still cost."""
     from star1 import estimate as costs
@@ -152,6 +189,44 @@ def push(args: argparse.Namespace) -> None:
     found = uploads.find(args.names, args.to)
     given = {name: getattr(args, name) for name in ("yes", "public", "update", "stand_in_too")}
     uploads.push(found, **given, say=say)
+
+
+def doctor(args: argparse.Namespace) -> None:
+    """Check endpoints and this machine; exit status 1 when something is refused."""
+    from star1 import doctor as checks
+    from star1 import params
+
+    found = checks.examine(params.Params.model_validate(params.load()), args.endpoints, args.all)
+    for finding in found:
+        say(finding.line())
+    if any(finding.level == "refused" for finding in found):
+        sys.exit(1)
+
+
+def policy_check(args: argparse.Namespace) -> None:
+    """Check a policy pack: its files, then its golden examples."""
+    from star1 import params, policy_check
+    from star1.packs import find_pack
+
+    folder = find_pack(Path(), args.pack or str((params.read_yaml("params.yaml").get("policy") or {}).get("pack", "")))
+    told, examples = policy_check.check_files(folder, golden=not args.schema_only)
+    say(told)
+    if args.schema_only:
+        return
+    values = params.Params.model_validate(params.load())
+    answers = policy_check.check_golden(folder, examples, values, args.endpoint)
+    for line in policy_check.report(answers, values, args.endpoint):
+        say(line)
+    if not args.report and not all(one.agrees for one in answers):
+        sys.exit(1)
+
+
+def policy_new(args: argparse.Namespace) -> None:
+    """Copy a policy pack under a new name."""
+    from star1.packs import new_pack
+
+    folder = new_pack(Path(), args.name, args.source)
+    say(f"{folder}: a copy of {args.source}. Edit it, then: star1 policy check {args.name}")
 
 
 def show(_: argparse.Namespace) -> None:
@@ -211,9 +286,22 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("import-published", help="fetch the released data sets and check their digests")
     command.add_argument("names", nargs="*", help="STAR-1, STAR-41K, STAR-benign-915; none means all")
     command.set_defaults(do=import_published)
+    command = commands.add_parser(
+        "check-published", help="released data sets against the published figures; no model calls"
+    )
+    for flag, name in (("--star-1", "STAR-1"), ("--star-41k", "STAR-41K"), ("--benign", "STAR-benign-915")):
+        command.add_argument(flag, type=Path, metavar="FILE", help=f"the released {name}, JSON or JSON Lines")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write figures, and the overlap id by id")
+    command.set_defaults(do=check_published)
     command = commands.add_parser("estimate", help="calls, tokens, money and hours that model calls will still take")
     command.add_argument("stages", nargs="*", help="such as reason or judge-tiny; none means all")
     command.set_defaults(do=estimate)
+    command = commands.add_parser(
+        "doctor", help="keys, addresses and models of the endpoints, room and rights; exit status 1 when one is refused"
+    )
+    command.add_argument("endpoints", nargs="*", help="names in params.yaml; none means those with a role")
+    command.add_argument("--all", action="store_true", help="also endpoints without a role")
+    command.set_defaults(do=doctor)
     command = commands.add_parser("ledger", help="the stored model replies: what is there, whether it can be read")
     command.set_defaults(do=ledger)
     kinds = command.add_subparsers(dest="what", required=True, metavar="WHAT")
@@ -223,6 +311,20 @@ def parser() -> argparse.ArgumentParser:
             kind.add_argument("file", type=Path, help="where to write them, JSON Lines")
         kind.add_argument("stages", nargs="*", help="stores such as reason or judge-tiny; none means all")
     _add_push(commands)
+
+    command = commands.add_parser("calls", help="model calls: ask anew about quarantined rows")
+    command.set_defaults(do=calls)
+    kinds = command.add_subparsers(dest="what", required=True, metavar="WHAT")
+    kind = kinds.add_parser(
+        "retry", help="re-open quarantined rows for some reasons; without one, tell which there are"
+    )
+    kind.add_argument("--reason", nargs="+", default=[], metavar="REASON", help="such as length or empty")
+    kind.add_argument(
+        "--stage", nargs="+", default=[], metavar="STAGE", help="such as reason or judge-tiny; none means all"
+    )
+    kind.add_argument("--dry-run", action="store_true", help="only tell what would be re-opened")
+    command = commands.add_parser("policy", help="policy packs: make one, check one (docs/policies.md)")
+    add_policy(command.add_subparsers(dest="what", required=True, metavar="WHAT"))
     command = commands.add_parser("show", help="print the tables of the last run and where everything lies")
     command.set_defaults(do=show)
     return root
@@ -239,6 +341,22 @@ def _add_push(commands: Any) -> None:
     command.add_argument("--update", action="store_true", help="add a commit to repositories that are there already")
     command.add_argument("--stand-in-too", action="store_true", help="upload what no language model made, too")
     command.set_defaults(do=push)
+
+
+def add_policy(kinds: Any) -> None:
+    """The commands on policy packs."""
+    kind = kinds.add_parser(
+        "check", help="the files of a pack, then its golden examples; exit status 1 when one is not as expected"
+    )
+    kind.add_argument("pack", nargs="?", help="a folder of policies/; by default policy.pack of params.yaml")
+    kind.add_argument("--schema-only", action="store_true", help="only the files; no model is asked")
+    kind.add_argument("--endpoint", metavar="NAME", help="ask this one of llm.endpoints in place of the roles' own")
+    kind.add_argument("--report", action="store_true", help="exit status 0 even when models answer otherwise")
+    kind.set_defaults(do=policy_check)
+    kind = kinds.add_parser("new", help="copy a pack under a new name")
+    kind.add_argument("name", help="what the new pack is called")
+    kind.add_argument("--from", dest="source", default="star1", metavar="PACK", help="the pack to copy (star1)")
+    kind.set_defaults(do=policy_new)
 
 
 def main() -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from star1.endpoints import Endpoint, connect
 from star1.errors import CallError, tell
-from star1.faults import Body, FaultError, connection_fault, read_body, read_completion, status_fault
+from star1.faults import Body, FaultError, connection_errors, connection_fault, read_body, read_completion, status_fault
 from star1.gate import Gate, Ticket
+from star1.preflight import Preflight
 from star1.prices import Budget
 from star1.spending import Spending
 from star1.streams import EVENT_STREAM, assemble
@@ -41,6 +42,7 @@ class Lane:
         self.gate = Gate(endpoint.slots, *limits, pause_s=pause_s, longest_pause_s=endpoint.max_wait_s)
         self.budget = Budget(endpoint.price, endpoint.max_usd, spending.usd if spending else 0.0)
         self.closed: CallError | None = None
+        self._preflight = Preflight(endpoint)
         self._spending = spending
         self._settled = asyncio.Event()
         self._in_pieces = endpoint.stream
@@ -69,8 +71,10 @@ class Lane:
             sure: whether any reply has come to go by.
 
         Raises:
-            CallError: it would pass the endpoint's limit, and nothing is on its way that may cost less than foreseen.
+            CallError: it would pass the endpoint's limit, and nothing is on its way that may cost less than foreseen; or
+                before the first one, the endpoint does not know the model.
         """
+        await self._preflight.passed(self.api)
         while True:
             if self._spending is not None:
                 self.budget.spent += self._spending.news()
@@ -125,18 +129,19 @@ class Lane:
         import openai
 
         sent = {"model": self.endpoint.served_as or self.endpoint.model, **body}
+        _ = self.api  # making the client takes time, which is none of the endpoint's
         try:
             if self._streams(role):
                 return await self._streamed(sent)
             return await self._whole(sent)
         except TimeoutError:
             raise FaultError("timeout", f"no reply within {self.endpoint.timeout_s:g} s", "retry") from None
-        except openai.APIConnectionError as error:
-            raise connection_fault(error) from None
         except openai.APIStatusError as error:
             fault = status_fault(error.status_code, error.body, error.response.headers)
             if not self._refuses_stream(fault):
                 raise fault from None
+        except connection_errors() as error:
+            raise connection_fault(error) from None
         return await self.post(role, body)
 
     def _streams(self, role: str) -> bool:
@@ -176,14 +181,13 @@ class Lane:
                 async with asyncio.timeout(self.endpoint.timeout_s):
                     return read_body(await answer.aread())
             completion = await assemble(self._chunks(answer))
-        except httpx2.HTTPError as error:
-            raise connection_fault(error) from None
         finally:
             await answer.aclose()
         return read_completion(completion, b"")
 
     async def _chunks(self, answer: "httpx2.Response") -> AsyncIterator[bytes]:
-        idle, chunks = self.endpoint.idle_timeout_s, answer.aiter_bytes()
+        idle, chunks, clock = self.endpoint.idle_timeout_s, answer.aiter_bytes(), asyncio.get_running_loop().time
+        last = clock()
         while True:
             try:
                 async with asyncio.timeout(idle):
@@ -192,4 +196,8 @@ class Lane:
                 return
             except TimeoutError:
                 raise FaultError("timeout", f"silent for {idle:g} s within a streamed reply", "retry") from None
+            if b"data:" in chunk:
+                last = clock()
+            elif clock() - last > self.endpoint.timeout_s:  # a server may keep a connection alive for ever
+                raise FaultError("timeout", f"nothing but signs of life for {self.endpoint.timeout_s:g} s", "retry")
             yield chunk

@@ -11,15 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from star1.datasets import OWN_DATA, Noise, Selection
 from star1.endpoints import POOL_EXPECTED, Endpoint, Sampling, pool_mistake
 from star1.errors import SettingError
+from star1.packs import known_packs
 from star1.policies import pack_mistakes
 from star1.sources import Benchmark, Located, Published, Source
+from star1.yaml_files import fields, near
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 TRIED = re.compile(r"str|int|float|bool|(list|dict)\[.*\]")
-# Data sets that the pipeline makes itself, beside those of fetch.published.
-OWN_DATA = {"star1": "data/star1.jsonl", "benign": "data/benign/benign.jsonl"}
 
 Name = Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -135,9 +136,11 @@ class Calls(Section):
 
 
 class Curate(Section):
-    """Selection of the final data set."""
+    """Selection of the final data set, and of others."""
 
     size: Count
+    selections: dict[Name, Selection]
+    stability: Noise
 
 
 class Benign(Section):
@@ -336,7 +339,7 @@ def _explain(error: ValidationError) -> list[str]:
         if one["type"] == "missing":
             lines.append(f"{key}: missing; expected a value. Hint: see the same key in the default params.yaml.")
         elif one["type"] == "extra_forbidden":
-            allowed = _fields(parent)
+            allowed = fields(Params, parent)
             near = difflib.get_close_matches(str(place[-1]), allowed, 1)
             hint = f" Hint: did you mean {near[0]}?" if near else ""
             lines.append(f"{key}: unknown key; expected one of {', '.join(allowed)}.{hint}")
@@ -346,7 +349,7 @@ def _explain(error: ValidationError) -> list[str]:
             found = one["input"]
             message = one["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
             if "dictionary" in message:
-                names = _fields(place) if one["type"] == "model_type" else []
+                names = fields(Params, place) if one["type"] == "model_type" else []
                 message = "a mapping" + (f" with the keys {', '.join(names)}" if names else "")
             shown = f"{found!r} ({type(found).__name__})" if not isinstance(found, dict | BaseModel) else "a mapping"
             shown = "a value that is not repeated here" if hidden else shown
@@ -354,34 +357,11 @@ def _explain(error: ValidationError) -> list[str]:
     return lines
 
 
-def _fields(place: list[Any]) -> list[str]:
-    """The keys that are allowed at a place, following the types of the sections."""
-    kinds: list[Any] = [Params]
-    for key in place:
-        found: list[Any] = []
-        for kind in kinds:
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                if key in kind.model_fields:
-                    found.extend(_flat(kind.model_fields[key].annotation))
-            else:
-                found.append(kind)
-        kinds = found or kinds
-    models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    return sorted({name for model in models for name in model.model_fields})
-
-
-def _flat(annotation: Any) -> Iterator[Any]:
-    arguments = getattr(annotation, "__args__", None)
-    if arguments is None:
-        yield annotation
-    for argument in arguments or ():
-        yield from _flat(argument)
-
-
 def _mismatches(params: Params, root: Path) -> Iterator[str]:
     """Mistakes between sections: names that nothing has, files that are not there."""
     fetch = params.fetch
-    data = {**OWN_DATA, **dict.fromkeys(fetch.published)}
+    selections = params.curate.selections
+    data = {**OWN_DATA, **dict.fromkeys(fetch.published), **dict.fromkeys(selections)}
     yield from _unknown("collect.sources", params.collect.sources, fetch.sources)
     yield from _unknown("collect.benchmarks", list(params.collect.benchmarks), fetch.benchmarks)
     yield from _unknown("generate.benchmarks", params.generate.benchmarks, fetch.benchmarks)
@@ -395,9 +375,12 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
             yield f"finetune.runs.{name}: a name that a base model has, or `base`; expected one of its own."
     for name in sorted(set(fetch.published) & set(OWN_DATA)):
         yield f"fetch.published.{name}: a name that the pipeline's own data has; expected another one."
+    for name in sorted(set(selections) & {*OWN_DATA, *fetch.published}):
+        yield f"curate.selections.{name}: a name that another data set has; expected one of its own."
     if not (root / "policies" / params.policy.pack / "policy.yaml").is_file():
-        packs = sorted(path.parent.name for path in root.glob("policies/*/policy.yaml"))
-        yield f"policy.pack: no policies/{params.policy.pack}/policy.yaml; expected one of {', '.join(packs)}."
+        packs = known_packs(root, params.policy.pack)
+        hint = f" Hint: {told}" if (told := near(params.policy.pack, packs)) else ""
+        yield f"policy.pack: no policies/{params.policy.pack}/policy.yaml; expected one of {', '.join(packs)}.{hint}"
     else:
         for line in pack_mistakes(root / "policies" / params.policy.pack):
             yield f"policy.pack: {line}"

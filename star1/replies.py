@@ -15,12 +15,15 @@ from typing import IO, Any, Self
 
 import orjson
 
+from star1.actuals import Actuals
 from star1.owners import NO_LOCKS, Owner, in_use
 from star1.segments import Block, Place, add_segment, is_zipped, lines
 
 # Part of every key: raise it when what is sent for the same arguments changes.
 VERSION = 1
 SYNC_EVERY_S = 1.0
+# Status of the record that takes a reply back (`star1 calls retry`).
+REOPENED = "reopened"
 # Unzipped blocks that are kept at hand: rows ask for their replies in nearly the order in which they came.
 BLOCKS = 16
 # Servers without keys are given a word such as EMPTY in place of one: no secret, and a word that replies may hold.
@@ -102,6 +105,7 @@ class Store:
     def __init__(self, path: str | Path, *secrets: str | None, look: bool = False) -> None:
         self.path = Path(path)
         self.bad_lines = 0
+        self.actuals = Actuals()
         self._places: dict[str, Place] = {}
         self._block = functools.lru_cache(maxsize=BLOCKS)(Block.read)
         if look:
@@ -112,7 +116,7 @@ class Store:
 
     def _open(self, secrets: Sequence[str | None]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        _part_from_cache(self.path)
+        part_from_cache(self.path)
         # orjson escapes quotes and backslashes, so the bytes to look for are those of the key inside a JSON string.
         self._secrets = [orjson.dumps(one)[1:-1] for one in secrets if one and len(one) >= SHORTEST_SECRET]
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
@@ -150,12 +154,14 @@ class Store:
     def get(self, key: str) -> Reply | None:
         """The reply kept under `key`, or None. Failures are never given back."""
         if (place := self._places.get(key)) is None:
+            self.actuals.want(key)
             return None
         if place.block is None:
             line = os.pread(self._fd, place.length, place.start)
         else:
             line = self._block(place.block)[place.start : place.start + place.length]
         record = orjson.loads(line)
+        self.actuals.answer(key, usage_tokens(record.get("usage")), record.get("seconds"))
         return Reply(**record["reply"], note=record["note"])
 
     def keep(self, record: Mapping[str, Any], reply: Reply | None) -> None:
@@ -175,6 +181,13 @@ class Store:
         self._append(line)
         if reply is not None:
             self._places[record["key"]] = Place(None, start, len(line))
+        elif record["status"] == "failed":
+            self.actuals.fail(record["key"], record.get("reason"))
+
+    def reopen(self, key: str, about: Mapping[str, Any]) -> None:
+        """Give the reply under `key` back no more, until a new one comes; it stays on disk, and so does what it cost."""
+        self.keep({**about, "key": key, "status": REOPENED}, None)
+        self._places.pop(key, None)
 
     def compact(self) -> Path | None:
         """Zip the lines so far into a segment of their own, every byte kept; gives its path, or None without lines.
@@ -190,6 +203,10 @@ class Store:
         self._index()
         return segment
 
+    def sync(self) -> None:
+        """Bring everything to the disk."""
+        os.fdatasync(self._fd)
+
     def close(self) -> None:
         """Bring everything to the disk and let the next writer in."""
         if self._fd >= 0:
@@ -204,9 +221,10 @@ class Store:
         try:
             while done < len(line):
                 done += os.write(self._fd, line[done:])
-        except OSError:
+        except OSError as error:
             # A full disk: take the half record back, so that what is there stays readable.
             os.ftruncate(self._fd, self._size)
+            error.filename = str(self.path)
             raise
         self._size += len(line)
         if time.monotonic() - self._synced >= SYNC_EVERY_S:
@@ -245,17 +263,22 @@ class Store:
         self._size = 0
 
     def _index(self) -> None:
+        self.actuals.forget_failures()
         for place, line in lines(self.path):
             try:
                 record = orjson.loads(line)
                 if record["status"] == "ok":
                     Reply(**record["reply"], note=record["note"])
                     self._places[record["key"]] = place
+                elif record["status"] == REOPENED:
+                    self._places.pop(record["key"], None)
+                else:
+                    self.actuals.fail(record["key"], record.get("reason"))
             except (orjson.JSONDecodeError, KeyError, TypeError):
                 self.bad_lines += 1
 
 
-def _part_from_cache(path: Path) -> None:
+def part_from_cache(path: Path) -> None:
     """Make a link into DVC's cache a file of its own: the cache is read-only, and what is appended is not to reach it."""
     if not path.exists() or not (path.is_symlink() or path.stat().st_nlink > 1):
         return

@@ -47,7 +47,7 @@ def make_run(folder: Path, count: int = 45, redistribute: Mapping[str, bool] | N
     rows = settle("categorize", deliberation.categorize(rows, pack, calls("categorize")), "categorized")
     rows = settle("reason", deliberation.reason(rows, pack, calls("reason")), "cot")
     rows = settle("score", deliberation.score(rows, pack, calls("score")), "scored")
-    full, kept, dropped = curate(rows, pack.rubrics["score"].maximum, pack.other, 12)
+    full, kept, dropped = curate(rows, pack.rubric("score"), pack.other, 12)
     for name, chosen in (("full_score", full), ("star1", kept), ("curate_dropped", dropped)):
         write_rows(data / f"{name}.jsonl", chosen)
     rows = settle("benign_rewrite", benign.rewrite(kept, pack, calls("benign_rewrite")), "benign/rewritten")

@@ -1,11 +1,13 @@
 """Which files a job reads, where that depends on params.yaml: functions of wildcards and parameters only, for both engines."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from star1.params import OWN_DATA, as_list
+from star1.datasets import data_file
+from star1.params import as_list
 from star1.workflow.lookups import LookUp, Params
 
 # The released data set that holds the rows of each of the pipeline's own; every other own one is part of the scored rows.
@@ -48,7 +50,7 @@ class Inputs:
         first, *others = names = self._pool(role)
         return self.params.each("llm.endpoints.{}", names) if others else self.params(f"llm.endpoints.{first}")
 
-    def endpoints(self, *roles: str) -> LookUp:
+    def answerers(self, *roles: str) -> LookUp:
         """The endpoints of several roles, by name."""
         names = dict.fromkeys(name for role in roles for name in self._pool(role))
         return self.params.each("llm.endpoints.{}", list(names))
@@ -57,6 +59,23 @@ class Inputs:
         """The released rows that a replay endpoint answers from; none for other endpoints."""
         endpoints = (self.params.values["llm"]["endpoints"][name] for name in self._pool(role))
         return [endpoint["rows"] for endpoint in endpoints if endpoint["provider"] == "replay"]
+
+    def turns(self, role: str) -> dict[str, int]:
+        """The resources of a job that asks a role's remote endpoints: those that share an endpoint wait for each other.
+
+        One job fills an endpoint's slots, and its limits (per minute, in USD) are kept within a job.
+        """
+        return {f"endpoint_{re.sub('[^A-Za-z0-9]', '_', name)}": 1 for name in self._pool(role) if self._remote(name)}
+
+    def endpoints(self) -> dict[str, int]:
+        """How many jobs may ask each remote endpoint at a time."""
+        return {name: 1 for role in self.params.values["llm"]["roles"] for name in self.turns(role)}
+
+    def _remote(self, name: str) -> bool:
+        endpoint = self.params.values["llm"]["endpoints"][name]
+        # A provider queues batches by itself; vLLM takes the whole GPU.
+        queued = (endpoint.get("batch") or {}).get("kind") == "provider"
+        return bool(endpoint["provider"] == "openai") and not queued
 
     def prompts(self, *names: str) -> list[str]:
         """The files of the policy pack behind some prompts: categories and rubrics, the prompts, and policy texts where shown."""
@@ -81,10 +100,12 @@ class Inputs:
     def training_data(self, wildcards: Any) -> list[str]:
         """The data sets of a run."""
         names = self.params.value(f"finetune.runs.{wildcards.run}.data")
-        return [OWN_DATA.get(name, f"data/published/{name}.jsonl") for name in names]
+        return [data_file(name, self.params.values["curate"]["selections"]) for name in names]
 
     def released_data(self, wildcards: Any) -> list[str]:
         """What the released data sets say about the pipeline's own rows that a run is trained on."""
         names = self.params.value(f"finetune.runs.{wildcards.run}.data")
-        released = dict.fromkeys(RELEASED.get(name, SCORED) for name in names if name in OWN_DATA)
+        released = dict.fromkeys(
+            RELEASED.get(name, SCORED) for name in names if name not in self.params.values["fetch"]["published"]
+        )
         return [f"release/datasets/{name}/release.json" for name in released]
