@@ -58,6 +58,7 @@ include: "rules/finetune.smk"
 include: "rules/generate.smk"
 include: "rules/judge.smk"
 include: "rules/summarize.smk"
+include: "rules/release.smk"
 
 
 localrules:
@@ -87,6 +88,8 @@ rule all:
         expand(rules.generate.output, model=MODELS),
         expand(rules.judge.output, model=MODELS),
         rules.summarize.output,
+        rules.release.output,
+        expand(rules.release_model.output, run=RUNS),
 
 
 onstart:

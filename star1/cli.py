@@ -20,6 +20,7 @@ PLACES = [
     ("dropped rows, with reasons", "data/dropped.jsonl, data/curate_dropped.jsonl, data/quarantine/"),
     ("every model reply", "data/replies/"),
     ("checkpoints", "models/"),
+    ("released data sets, models", "release/ (docs/release.md)"),
     ("logs", "logs/"),
 ]
 
@@ -181,6 +182,15 @@ def estimate(args: argparse.Namespace) -> None:
         say(line)
 
 
+def push(args: argparse.Namespace) -> None:
+    """Tell what a release would upload to the hub, or upload it."""
+    from star1 import uploads
+
+    found = uploads.find(args.names, args.to)
+    given = {name: getattr(args, name) for name in ("yes", "public", "update", "stand_in_too")}
+    uploads.push(found, **given, say=say)
+
+
 def doctor(args: argparse.Namespace) -> None:
     """Check endpoints and this machine; exit status 1 when something is refused."""
     from star1 import doctor as checks
@@ -300,6 +310,8 @@ def parser() -> argparse.ArgumentParser:
         if what == "export":
             kind.add_argument("file", type=Path, help="where to write them, JSON Lines")
         kind.add_argument("stages", nargs="*", help="stores such as reason or judge-tiny; none means all")
+    _add_push(commands)
+
     command = commands.add_parser("calls", help="model calls: ask anew about quarantined rows")
     command.set_defaults(do=calls)
     kinds = command.add_subparsers(dest="what", required=True, metavar="WHAT")
@@ -316,6 +328,19 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("show", help="print the tables of the last run and where everything lies")
     command.set_defaults(do=show)
     return root
+
+
+def _add_push(commands: Any) -> None:
+    command = commands.add_parser(
+        "push", help="upload releases to the Hugging Face hub; without --yes, tell what would be"
+    )
+    command.add_argument("names", nargs="*", help="such as star-1 or a run; none means all of release/")
+    command.add_argument("--to", required=True, metavar="OWNER", help="account or organisation on the hub")
+    command.add_argument("--yes", action="store_true", help="really upload; HF_TOKEN holds the token")
+    command.add_argument("--public", action="store_true", help="make new repositories public")
+    command.add_argument("--update", action="store_true", help="add a commit to repositories that are there already")
+    command.add_argument("--stand-in-too", action="store_true", help="upload what no language model made, too")
+    command.set_defaults(do=push)
 
 
 def add_policy(kinds: Any) -> None:

@@ -230,6 +230,13 @@ class Summarize(Section):
     confidence: Annotated[float, Field(gt=0, lt=1)]
 
 
+class Release(Section):
+    """Released data sets and models; a source in `redistribute` is given on, or not, whatever its licence is."""
+
+    licence: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$")]
+    redistribute: dict[Name, bool]
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -246,6 +253,7 @@ class Params(Section):
     generate: Generate
     judge: Judge
     summarize: Summarize
+    release: Release
 
 
 class ParamsError(SettingError):
@@ -359,6 +367,7 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
     yield from _unknown("generate.benchmarks", params.generate.benchmarks, fetch.benchmarks)
     yield from _unknown("generate.models", params.generate.models, {**fetch.models, **params.finetune.runs})
     yield from _role_mistakes(params.llm)
+    yield from _unknown("release.redistribute", list(params.release.redistribute), fetch.sources)
     for name, run in params.finetune.runs.items():
         yield from _unknown(f"finetune.runs.{name}.base", [run.base], fetch.models)
         yield from _unknown(f"finetune.runs.{name}.data", run.data, data)

@@ -1,5 +1,6 @@
 """Prompt sets and benchmarks as tables: where each lies, on what terms, and how its file becomes rows."""
 
+import json
 import re
 from pathlib import PurePosixPath
 from typing import Literal, TypeVar
@@ -216,3 +217,12 @@ def read_entry(model: type[Entry], name: str, text: str) -> Entry:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in (name, *first["loc"]))
         raise SettingError(where, first["msg"], f"an entry of the {model.__name__} table") from None
+
+
+def read_entries(model: type[Entry], text: str) -> dict[str, Entry]:
+    """Read several table entries by name, from one JSON object.
+
+    Raises:
+        SettingError: as `read_entry`.
+    """
+    return {name: read_entry(model, name, json.dumps(entry)) for name, entry in json.loads(text).items()}

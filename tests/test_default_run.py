@@ -37,6 +37,9 @@ STAGES_AFTER_CURATE = {
     "judge/star1",
     "judge/star1+benign",
     "summarize",
+    "release",
+    "release_model/star1",
+    "release_model/star1+benign",
 }
 
 
@@ -109,6 +112,10 @@ def test_small_run_end_to_end(small: Path) -> None:
     replies = [json.loads(line) for path in (small / "data/replies").glob("*.jsonl") for line in path.open()]
     assert replies
     assert all("no language model" in reply["note"] for reply in replies)
+    card = (small / "release/datasets/star-1/README.md").read_text()
+    assert "says nothing about any model" in card
+    seal = json.loads((small / "release/models/star1+benign/release.json").read_text())
+    assert len(seal["stand_in"]) == 4
     funnel = json.loads((small / "results/metrics/funnel.json").read_text())
     rows = sum(1 for _ in (small / "data/collection.jsonl").open())
     dropped = sum(1 for _ in (small / "data/dropped.jsonl").open())
@@ -143,11 +150,11 @@ def test_one_changed_value_runs_the_same_stages_with_either_engine(small: Path, 
 @pytest.mark.parametrize(
     ("change", "first", "count"),
     [
-        ("collect.tfidf_threshold=0.55", "collect", 21),
-        ("score.coverage=0.9", "score", 18),
-        ("finetune.settings.learning_rate=0.001", "finetune-star1", 7),
-        ("summarize.confidence=0.9", "summarize", 3),
-        ("prompt", "categorize", 20),
+        ("collect.tfidf_threshold=0.55", "collect", 24),
+        ("score.coverage=0.9", "score", 21),
+        ("finetune.settings.learning_rate=0.001", "finetune-star1", 9),
+        ("summarize.confidence=0.9", "summarize", 6),
+        ("prompt", "categorize", 23),
     ],
 )
 def test_plans_agree_on_one_changed_value(small: Path, tmp_path: Path, change: str, first: str, count: int) -> None:
@@ -169,7 +176,7 @@ def test_mirror_preset_plans_the_whole_dag(tmp_path: Path, shared: Path) -> None
     run(tmp_path, "star1", "preset", "mirror", "--set", f"fetch.mirror={shared / 'sources'}")
     plans = json.loads(run(tmp_path, "star1", "plan", "--json"))
     assert plans["snakemake"] == plans["dvc"]
-    assert len(plans["dvc"]) == 40
+    assert len(plans["dvc"]) == 43
     assert "fetch_source-HarmBench" in plans["dvc"]
     assert "fetch_published-STAR_1" in plans["dvc"]
 

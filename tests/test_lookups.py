@@ -52,6 +52,21 @@ def test_code_of_real_scripts() -> None:
     assert "star1/sft.py" not in code("collect", ROOT)
 
 
+def test_a_model_is_released_after_the_data_that_its_own_rows_are_in() -> None:
+    runs = {"a": {"data": ["star1", "benign"]}, "b": {"data": ["STAR-1"]}, "c": {"data": ["STAR-1", "random"]}}
+    values = {"policy": {"pack": "star1"}, "fetch": {"published": {"STAR-1": {}}}, "finetune": {"runs": runs}}
+    inputs = Inputs(Params(values))
+    found = {run: inputs.released_data(SimpleNamespace(run=run)) for run in runs}
+    seals = [f"release/datasets/{name}/release.json" for name in ("star-1", "star-benign")]
+    assert found == {"a": seals, "b": [], "c": ["release/datasets/star-41k/release.json"]}
+
+
+def test_endpoints_of_roles_are_each_named_once() -> None:
+    llm = {"roles": {"teacher": ["b", "a"], "scorer": "a"}, "endpoints": {"a": 1, "b": 2, "c": 3}}
+    look_up = Inputs(Params({"policy": {"pack": "star1"}, "llm": llm})).answerers("scorer", "teacher")
+    assert look_up({}) == '{"a": 1, "b": 2}'
+
+
 def test_training_data_by_name() -> None:
     """The pipeline's own sets, selections, and sets that others released, in the order of the run."""
     values = {

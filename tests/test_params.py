@@ -93,6 +93,13 @@ def test_default_params_have_no_mistakes() -> None:
         ("fetch.sources.school.sha", "0", "fetch.sources.school.sha: unknown key"),
         ("fetch.sources.school.sha256", 3, "fetch.sources.school.sha256: 3 (int); expected a valid string."),
         ("curate", 3, "curate: 3 (int); expected a mapping with the keys selections, size, stability."),
+        ("release.redistribute", {"schol": True}, "release.redistribute: 'schol', which nothing is called"),
+        (
+            "release.redistribute.school",
+            "perhaps",
+            "release.redistribute.school: 'perhaps' (str); expected a valid boolean",
+        ),
+        ("release.licence", "no such name; rm", "release.licence"),
         ("fetch.sources", 3, "fetch.sources: 3 (int); expected a mapping."),
     ],
 )

@@ -10,6 +10,10 @@ from star1.datasets import data_file
 from star1.params import as_list
 from star1.workflow.lookups import LookUp, Params
 
+# The released data set that holds the rows of each of the pipeline's own; every other own one is part of the scored rows.
+RELEASED = {"star1": "star-1", "benign": "star-benign"}
+SCORED = "star-41k"
+
 InputFunction = Callable[[Any], list[str]]
 
 
@@ -46,6 +50,11 @@ class Inputs:
         first, *others = names = self._pool(role)
         return self.params.each("llm.endpoints.{}", names) if others else self.params(f"llm.endpoints.{first}")
 
+    def answerers(self, *roles: str) -> LookUp:
+        """The endpoints of several roles, by name."""
+        names = dict.fromkeys(name for role in roles for name in self._pool(role))
+        return self.params.each("llm.endpoints.{}", list(names))
+
     def replayed_rows(self, role: str) -> list[str]:
         """The released rows that a replay endpoint answers from; none for other endpoints."""
         endpoints = (self.params.values["llm"]["endpoints"][name] for name in self._pool(role))
@@ -75,6 +84,10 @@ class Inputs:
             files += sorted((self.pack / "policies").glob("*.md"))
         return [str(path) for path in files]
 
+    def whole_pack(self) -> list[str]:
+        """Every file of the policy pack."""
+        return sorted(str(path) for path in self.pack.rglob("*") if path.is_file() and not path.name.startswith("."))
+
     def checkpoint(self, model: str) -> str:
         """The manifest of a base model or of a run."""
         folder = "models/base" if model in self.params.values["fetch"]["models"] else "models"
@@ -88,3 +101,11 @@ class Inputs:
         """The data sets of a run."""
         names = self.params.value(f"finetune.runs.{wildcards.run}.data")
         return [data_file(name, self.params.values["curate"]["selections"]) for name in names]
+
+    def released_data(self, wildcards: Any) -> list[str]:
+        """What the released data sets say about the pipeline's own rows that a run is trained on."""
+        names = self.params.value(f"finetune.runs.{wildcards.run}.data")
+        released = dict.fromkeys(
+            RELEASED.get(name, SCORED) for name in names if name not in self.params.values["fetch"]["published"]
+        )
+        return [f"release/datasets/{name}/release.json" for name in released]
