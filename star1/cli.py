@@ -143,6 +143,21 @@ def estimate(args: argparse.Namespace) -> None:
         say(line)
 
 
+def passport(args: argparse.Namespace) -> None:
+    """Print where a row or a figure comes from; exit status 1 when something on the way does not agree."""
+    from star1.passport import text
+    from star1.passport.issue import issue
+
+    told = issue(" ".join(args.address), replies=args.replies, everything=args.all)
+    if args.json:
+        say(orjson.dumps(told).decode())
+    else:
+        for line in text.lines(told):
+            say(line)
+    if told["problems"]:
+        sys.exit(1)
+
+
 def show(_: argparse.Namespace) -> None:
     """Print the tables and say where everything lies."""
     table = Path("results/tables/main.md")
@@ -211,6 +226,12 @@ def parser() -> argparse.ArgumentParser:
         if what == "export":
             kind.add_argument("file", type=Path, help="where to write them, JSON Lines")
         kind.add_argument("stages", nargs="*", help="stores such as reason or judge-tiny; none means all")
+    command = commands.add_parser("passport", help="where a row, an answer or a cell of a table comes from (docs/passport.md)")
+    command.add_argument("address", nargs="+", help="such as 17, school-12, star1/xstest/b1 or main:star1/xstest")
+    command.add_argument("--json", action="store_true", help="as one JSON object, whose links can be asked for again")
+    command.add_argument("--replies", action="store_true", help="with the stored replies in full")
+    command.add_argument("--all", action="store_true", help="with long lists in full")
+    command.set_defaults(do=passport)
     command = commands.add_parser("show", help="print the tables of the last run and where everything lies")
     command.set_defaults(do=show)
     return root

@@ -1,0 +1,90 @@
+"""Passports as text: sections with aligned fields, tables where all entries are alike."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from star1.ledger import columns
+from star1.records import Row
+
+INDENT = "  "
+# A table of wider rows than this is told entry by entry.
+WIDEST = 150
+
+
+def lines(passport: Row) -> Iterator[str]:
+    """A passport, line by line; what does not agree comes first, as it would be overlooked below."""
+    yield f"{passport['address']} ({passport['kind']})"
+    for name, title in (("problems", "DOES NOT AGREE"), ("missing", "missing"), ("notes", "note")):
+        yield from (f"{title}: {line}" for line in passport.get(name) or ())
+    yield from _fields({name: value for name, value in passport.items() if name not in _SHOWN}, "")
+
+
+_SHOWN = frozenset({"address", "kind", "problems", "missing", "notes"})
+
+
+def _fields(row: Mapping[str, Any], indent: str) -> Iterator[str]:
+    plain = {name: _plain(value) for name, value in row.items() if _plain(value) is not None}
+    width = max((len(_words(name)) for name in plain), default=0)
+    for name, value in row.items():
+        if name in plain:
+            yield f"{indent}{_words(name):<{width}}{INDENT}{plain[name]}".replace("\n", f"\n{indent}{INDENT}").rstrip()
+        else:
+            yield from _block(_words(name), value, indent)
+
+
+def _block(title: str, value: Any, indent: str) -> Iterator[str]:
+    if not indent:
+        yield ""
+    yield f"{indent}{title}:"
+    if isinstance(value, Mapping):
+        yield from _fields(value, indent + INDENT)
+        return
+    if (table := _table(value, indent + INDENT)) is not None:
+        yield from table
+        return
+    for entry in value:
+        body = list(_fields(entry, indent + INDENT * 2))
+        yield f"{indent}{INDENT}- {body[0].strip()}" if body else f"{indent}{INDENT}-"
+        yield from body[1:]
+
+
+def _table(rows: Sequence[Any], indent: str) -> list[str] | None:
+    """Entries as a table, if all of their fields are plain and it is not too wide."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_plain(row[name]) if name in row else "" for name in names] for row in rows]
+    if any(cell is None or "\n" in cell for row in cells for cell in row):
+        return None
+    told = [indent + line for line in columns([list(map(_words, names)), *[[cell or "" for cell in row] for row in cells]])]
+    return told if max(map(len, told)) <= WIDEST else None
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _plain(value: Any) -> str | None:
+    """A value that fits on a line, as text; None for what takes a block."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, str | int):
+        return str(value)
+    if isinstance(value, Mapping):
+        if not value:
+            return "none"
+        if list(value) == ["passport"]:
+            return str(value["passport"])
+        return None if any(isinstance(one, Mapping | list) for one in value.values()) or len(value) > 4 else _pairs(value)
+    if not value:
+        return "none"
+    if all(isinstance(one, str | int | float) for one in value):
+        return ", ".join(map(str, value))
+    return ", ".join(one["passport"] for one in value) if all(list(one) == ["passport"] for one in value) else None
+
+
+def _pairs(value: Mapping[str, Any]) -> str | None:
+    told = ", ".join(f"{_words(str(name))} {_plain(one)}" for name, one in value.items())
+    return told if len(told) <= WIDEST else None
