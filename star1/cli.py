@@ -226,7 +226,9 @@ def parser() -> argparse.ArgumentParser:
         if what == "export":
             kind.add_argument("file", type=Path, help="where to write them, JSON Lines")
         kind.add_argument("stages", nargs="*", help="stores such as reason or judge-tiny; none means all")
-    command = commands.add_parser("passport", help="where a row, an answer or a cell of a table comes from (docs/passport.md)")
+    command = commands.add_parser(
+        "passport", help="where a row, an answer or a cell of a table comes from (docs/passport.md)"
+    )
     command.add_argument("address", nargs="+", help="such as 17, school-12, star1/xstest/b1 or main:star1/xstest")
     command.add_argument("--json", action="store_true", help="as one JSON object, whose links can be asked for again")
     command.add_argument("--replies", action="store_true", help="with the stored replies in full")

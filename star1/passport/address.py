@@ -109,7 +109,9 @@ def resolve(text: str, places: Places) -> Address:
         return meant[0]
     if meant:
         raise InputError(text, "the name of several things", f"one of {', '.join(map(str, meant))}")
-    raise InputError(text, "no such row, answer, cell or checkpoint", f"an address such as\n{GRAMMAR}\n", _near(text, places))
+    raise InputError(
+        text, "no such row, answer, cell or checkpoint", f"an address such as\n{GRAMMAR}\n", _near(text, places)
+    )
 
 
 def _meant(text: str, places: Places) -> Iterator[Address]:

@@ -46,16 +46,28 @@ def stored(path: Path, name: str, value: str) -> list[Row]:
 
 @dataclass(frozen=True)
 class Asked:
-    """One request, and what the store has under its key, in order."""
+    """One request, and what the store has for it.
+
+    Attributes:
+        key: the request's.
+        request: what is asked.
+        records: those under its key, in order.
+        others: where none of them has a reply, those of the same row under other keys.
+    """
 
     key: str
     request: Request
     records: list[Row]
+    others: list[Row]
 
     @property
     def answer(self) -> Row | None:
         """The record whose reply a run would be given."""
-        return next((one for one in reversed(self.records) if isinstance(one.get("reply"), dict)), None)
+        return next(filter(_reply, reversed(self.records)), None)
+
+
+def _reply(record: Row) -> bool:
+    return isinstance(record.get("reply"), dict)
 
 
 class Looking(Store):
@@ -83,7 +95,9 @@ class Tracing(Client):
             NoReplyError: there is none.
         """
         key = self.key(request)
-        asked = Asked(key, request, stored(self.store.path, "key", key))
+        records = stored(self.store.path, "key", key)
+        others = [] if any(map(_reply, records)) else stored(self.store.path, "item", request.item)
+        asked = Asked(key, request, records, [one for one in others if one.get("role") == request.role])
         self.trail.append(asked)
         if asked.answer is None:
             raise NoReplyError("not stored", "no reply under this key")
@@ -117,11 +131,13 @@ class Found:
         value: what it reads; None where it gets none.
         reason: why it gets none.
         trail: the requests.
+        sampling: decoding settings that are sent.
     """
 
     value: Any
     reason: str
     trail: list[Asked]
+    sampling: Mapping[str, Any]
 
     @cached_property
     def complete(self) -> bool:
@@ -135,13 +151,17 @@ def asked(stage: str, row: Row, pack: Pack, trace: Trace) -> Found:
     return _found(name, follow([row], pack, trace), trace)
 
 
-def asked_of_judge(name: str, test: Row, generation: Row, prompts: Mapping[str, Any], pack: Pack, trace: Trace) -> Found:
+def asked_of_judge(
+    name: str, test: Row, generation: Row, prompts: Mapping[str, Any], pack: Pack, trace: Trace
+) -> Found:
     """Follow what the judge model was asked about one answer."""
     one = Benchmark(name, str(test["purpose"]), {str(test["id"]): test}, [generation])
     return _found("verdict", judge([one], JudgePrompts.model_validate(prompts), pack, trace), trace)
 
 
 def _found(name: str, outcome: Outcome, trace: Trace) -> Found:
+    sampling = trace.sampling.sent()
     if outcome.kept:
-        return Found(outcome.kept[0][name], "", trace.trail)
-    return Found(None, outcome.quarantined[0]["reason"] if outcome.quarantined else "nothing to ask", trace.trail)
+        return Found(outcome.kept[0][name], "", trace.trail, sampling)
+    reason = outcome.quarantined[0]["reason"] if outcome.quarantined else "nothing to ask"
+    return Found(None, reason, trace.trail, sampling)

@@ -38,6 +38,7 @@ class Books:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._digests: dict[str, str | None] = {}
 
     @cached_property
     def params(self) -> Row:
@@ -74,7 +75,11 @@ class Books:
         """A stage as a passport shows it: its record, and what differs from it now."""
         name, one = self._stages.get(output, ("", {}))
         if not one:
-            return {"output": output, "recorded": False, "hint": "not in dvc.lock: run it with `snakemake` or `dvc repro`"}
+            return {
+                "output": output,
+                "recorded": False,
+                "hint": "not in dvc.lock: run it with `snakemake` or `dvc repro`",
+            }
         inputs = self.inputs(output)
         code = {path: digest for path, digest in inputs.items() if path.endswith(CODE)}
         policy = {path: digest for path, digest in inputs.items() if path.startswith("policies/")}
@@ -109,8 +114,9 @@ class Books:
         """Small inputs (code, policies, templates) that are not what they were."""
         for path, digest in inputs.items():
             if path.endswith(CODE) or path.startswith("policies/"):
-                here = self.root / path
-                if not here.is_file() or md5(here) != digest:
+                if path not in self._digests:
+                    self._digests[path] = md5(self.root / path) if (self.root / path).is_file() else None
+                if self._digests[path] != digest:
                     yield path
 
     def image(self, output: str) -> Row:

@@ -1,20 +1,21 @@
 """What all passports share: the project's books, its policy pack, and what one passport has to say besides its facts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from star1.endpoints import Endpoint, Sampling
 from star1.errors import InputError
 from star1.passport.address import Places
-from star1.passport.asked import Asked, Found, Trace
 from star1.passport.books import Books
 from star1.passport.finding import row_of
-from star1.policies import Pack, load_pack
 from star1.records import Row, file_digest, text_digest
 from star1.replies import usage_tokens
+
+if TYPE_CHECKING:  # slow to load; only what traces calls needs them
+    from star1.passport.asked import Asked, Found, Trace
+    from star1.policies import Pack
 
 FIRST_LINE = 100
 # Artifacts, and what makes them.
@@ -59,10 +60,13 @@ class Desk:
         self.root, self.replies, self.everything = root, replies, everything
         self.books, self.places = Books(root), Places(root)
         self.page = Page()
+        self._faults: dict[str, str | None] = {}
 
     @cached_property
-    def pack(self) -> Pack:
+    def pack(self) -> "Pack":
         """The policy pack that the run names."""
+        from star1.policies import load_pack
+
         return load_pack(self.pack_folder)
 
     @property
@@ -78,7 +82,9 @@ class Desk:
             if line not in self.page.missing:
                 self.page.missing.append(line)
             return False
-        if (fault := self.books.fault(path)) and fault not in self.page.problems:
+        if path not in self._faults:
+            self._faults[path] = self.books.fault(path)
+        if (fault := self._faults[path]) and fault not in self.page.problems:
             self.page.problems.append(fault)
         return True
 
@@ -97,7 +103,11 @@ class Desk:
     def training_files(self) -> dict[str, list[str]]:
         """The data files of each fine-tuning run: as it was run, or as params.yaml has it."""
         runs = (self.books.params.get("finetune") or {}).get("runs") or {}
-        return {run: self.files_of(run) for run in dict.fromkeys([*self.places.names("models", "*/"), *runs]) if run != "base"}
+        return {
+            run: self.files_of(run)
+            for run in dict.fromkeys([*self.places.names("models", "*/"), *runs])
+            if run != "base"
+        }
 
     def files_of(self, run: str) -> list[str]:
         """The data files of one run."""
@@ -109,14 +119,25 @@ class Desk:
         names = self.books.setting(f"models/{run}", f"finetune.runs.{run}") or {}
         return [OWN_DATA.get(name, f"data/published/{name}.jsonl") for name in names.get("data") or ()]
 
+    def trained(self, name: str, question: str) -> Iterator[Row]:
+        """The runs with a data file that holds a row: by its id and its text, since benign rows have the same ids."""
+        for run, files in self.training_files().items():
+            for file in files:
+                row = row_of(self.root / file, name)
+                if row and row.get("question") == question:
+                    yield {"passport": f"model:{run}", "file": file}
+
     # --- model calls -------------------------------------------------------------------------------------------------
 
-    def trace(self, stage: str, output: str, section: str, role: str) -> Trace:
+    def trace(self, stage: str, output: str, section: str, role: str) -> "Trace":
         """How a stage asked: endpoint and sampling as it was run with.
 
         Raises:
             InputError: neither dvc.lock nor params.yaml tells.
         """
+        from star1.endpoints import Endpoint, Sampling
+        from star1.passport.asked import Trace
+
         recorded = (self.books.stage(output).get("params") or {}).get("params.yaml") or {}
         start = "llm.endpoints."
         found = [value for name, value in recorded.items() if name.startswith(start)]
@@ -130,28 +151,37 @@ class Desk:
         sampling = Sampling.model_validate(self.books.setting(output, f"{section}.sampling") or {})
         return Trace(endpoint, sampling, self.root / "data/replies" / f"{stage}.jsonl", tuple(others))
 
-    def calls(self, stage: str, found: Found, value: Any) -> list[Row]:
-        """The calls behind a value, and whether they give it."""
-        told = [self._call(stage, one) for one in found.trail]
-        if found.value != value:
-            if found.complete:
-                self.page.problems.append(
-                    f"{stage}: the stored replies read as {_short(found.value or found.reason)}, not as {_short(value)}"
-                )
-            else:
-                self.page.problems.append(
-                    f"{stage}: no stored reply to what the templates, policies and settings of now would ask"
-                )
+    def calls(self, stage: str, found: "Found", value: Any) -> list[Row]:
+        """The calls behind a value, or behind there being none, and whether they give it."""
+        told = [self._call(stage, one, found.sampling) for one in found.trail]
+        if found.value == value or (value is None and not found.complete):
+            return told
+        if found.complete:
+            read = _short(found.reason if found.value is None else found.value)
+            self.page.problems.append(f"{stage}: the stored replies read as {read}, not as {_short(value)}")
+        else:
+            self.page.problems.append(
+                f"{stage}: no stored reply to what the templates, policies and settings of now would ask"
+            )
         return told
 
-    def _call(self, stage: str, one: Asked) -> Row:
-        request, told = one.request, {"stage": stage, "role": one.request.role, "key": one.key}
-        told |= {"turn": len(request.messages) // 2 + 1, "sample": request.sample, "template": self._templates(one)}
+    def _call(self, stage: str, one: "Asked", sampling: Mapping[str, Any]) -> Row:
+        request, failed = one.request, [record for record in one.records if record is not one.answer]
+        told: Row = {"stage": stage, "role": request.role, "key": one.key, "item": request.item}
+        told |= {"turn": len(request.messages) // 2 + 1, "sample": request.sample, "sampling": dict(sampling)}
+        told |= {"templates": self._templates(one)}
         told |= {"prompt_digest": text_digest("\0".join(turn["content"] for turn in request.messages))}
         told |= {"store": f"data/replies/{stage}.jsonl", "attempts": len(one.records)}
-        if failed := [str(record.get("reason") or record.get("status")) for record in one.records if record is not one.answer]:
-            told["other_attempts"] = failed
-        return told | (self._answer(one.answer) if one.answer else {"reply": None})
+        if failed:
+            told["other_attempts"] = [str(record.get("reason") or record.get("status")) for record in failed]
+        if one.answer is not None:
+            return told | self._answer(one.answer)
+        return told | {"reply": None, "records_of_its_id": [self._other(record) for record in one.others]}
+
+    def _other(self, record: Row) -> Row:
+        """A record of the same row under another key: it was asked with other templates, policies or settings."""
+        about = picked(record, "key", "status", "reason", "model", "time")
+        return about | (self._answer(record) if isinstance(record.get("reply"), dict) else {})
 
     def _answer(self, record: Row) -> Row:
         reply = record["reply"]
@@ -166,20 +196,23 @@ class Desk:
         told |= {"reply_digest": text_digest(text), "finish_reason": reply.get("finish_reason")}
         return told | ({"reply": reply} if self.replies else {"first_line": _short(text)})
 
-    def _templates(self, one: Asked) -> list[Row]:
+    def _templates(self, one: "Asked") -> list[Row]:
         """The prompt's file, and those of the turns that asked for the reply again."""
         roles = [one.request.role, *["repair"] * (one.request.template.count("+"))]
         folder = self.pack_folder.relative_to(self.root)
         digests = one.request.template.split("+")
         return [
-            {"path": f"{folder}/prompts/{role}.md", "sha256": digest} for role, digest in zip(roles, digests, strict=True)
+            {"path": f"{folder}/prompts/{role}.md", "sha256": digest}
+            for role, digest in zip(roles, digests, strict=True)
         ]
 
     def policies(self, names: Sequence[str]) -> list[Row]:
         """The policy texts of categories."""
         folder = self.pack_folder.relative_to(self.root)
         slugs = {name: one.slug for name, one in self.pack.categories.items()}
-        return [{"category": name} | self.file(f"{folder}/policies/{slugs[name]}.md") for name in names if name in slugs]
+        return [
+            {"category": name} | self.file(f"{folder}/policies/{slugs[name]}.md") for name in names if name in slugs
+        ]
 
     def stages(self, *outputs: str) -> list[Row]:
         """The records of the stages that made artifacts."""

@@ -3,16 +3,24 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from star1.passport import results, rows
+from star1.passport import origins, results
 from star1.passport.address import Address, resolve
 from star1.passport.desk import Desk, Page
 from star1.records import Row
 
+
+def _row(desk: Desk, address: Address) -> Row:
+    from star1.passport import rows  # brings the code of the stages along, which takes a while to load
+
+    made_of = {"row": rows.training_row, "benign": rows.benign_row}
+    return made_of[address.kind](desk, address.name)
+
+
 ISSUERS: dict[str, tuple[str, Callable[[Desk, Address], Row]]] = {
-    "row": ("training row", lambda desk, address: rows.training_row(desk, address.name)),
-    "fetched": ("fetched prompt", lambda desk, address: rows.fetched_row(desk, address.name)),
-    "benign": ("benign look-alike", lambda desk, address: rows.benign_row(desk, address.name)),
-    "published": ("released row", lambda desk, address: rows.published_row(desk, address.name)),
+    "row": ("training row", _row),
+    "fetched": ("fetched prompt", lambda desk, address: origins.fetched_row(desk, address.name)),
+    "benign": ("benign look-alike", _row),
+    "published": ("released row", lambda desk, address: origins.published_row(desk, address.name)),
     "test": ("row of a benchmark", results.test),
     "answer": ("judged answer", results.answer),
     "model": ("checkpoint", lambda desk, address: results.checkpoint(desk, address.name)),
@@ -31,7 +39,12 @@ def passport(desk: Desk, text: str) -> Row:
     told = issue(desk, address)
     page = desk.page
     head = {"address": str(address), "kind": kind}
-    return head | {"problems": page.problems, "missing": page.missing, "notes": page.notes} | told | {"code": desk.books.commit}
+    return (
+        head
+        | {"problems": page.problems, "missing": page.missing, "notes": page.notes}
+        | told
+        | {"code": desk.books.commit}
+    )
 
 
 def issue(text: str, root: Path = Path(), *, replies: bool = False, everything: bool = False) -> Row:

@@ -8,12 +8,10 @@ from typing import Any
 from star1 import tables
 from star1.errors import InputError
 from star1.passport.address import TABLES, Address, cell_name
-from star1.passport.asked import asked_of_judge
 from star1.passport.desk import Desk, picked
 from star1.passport.finding import row_of, rows_with
-from star1.passport.rows import dropped_for, entry
+from star1.passport.origins import dropped_for, entry
 from star1.records import Row, file_digest, read_json, read_rows, text_digest
-from star1.sources import Benchmark
 
 EXACT = ("purpose", "measure", "count", "n", "total", "coverage", "verdicts", "unscored", "judges")
 INTERVAL = ("value", "low", "high")
@@ -129,7 +127,7 @@ def answer(desk: Desk, address: Address) -> Row:
         told["judgement"] = {"file": files["judgements"]} | picked(judged, "verdict", "unscored", "kind", "judge")
         told["judgement"]["calls"] = _judge_calls(desk, model, benchmark, test, generated, judged)
         _same_texts(desk, test, generated, judged)
-        told["cells"] = [{"passport": str(one)} for one in _cells_of(desk, model, benchmark, judged)]
+        told["cells"] = [{"passport": str(one)} for one in _cells_of(desk, model, benchmark, judged["purpose"])]
     return told | {"stages": desk.stages(files["generations"], files["judgements"])}
 
 
@@ -150,8 +148,12 @@ def _same_texts(desk: Desk, test: Row | None, generated: Row, judged: Row) -> No
 
 
 def _judge_calls(desk: Desk, model: str, benchmark: str, test: Row | None, generated: Row, judged: Row) -> list[Row]:
-    if judged["kind"] == "grader" or test is None or judged["verdict"] is None and not str(judged["unscored"]).startswith("judge"):
-        return []  # by rule, no model was asked
+    """What the judge model was asked about an answer; nothing where a rule decided."""
+    by_rule = judged["verdict"] is None and not str(judged["unscored"]).startswith("judge: ")
+    if judged["kind"] == "grader" or test is None or by_rule:
+        return []
+    from star1.passport.asked import asked_of_judge
+
     output = _path(model, benchmark)
     prompts = desk.books.setting(output, "judge.prompts")
     trace = desk.trace(f"judge-{model}", output, "judge", "judge")
@@ -159,13 +161,12 @@ def _judge_calls(desk: Desk, model: str, benchmark: str, test: Row | None, gener
     return desk.calls(f"judge-{model}", found, judged["verdict"])
 
 
-def _cells_of(desk: Desk, model: str, benchmark: str, judged: Row) -> Iterator[Address]:
-    """The cells of all tables in which a judgement counts."""
+def _cells_of(desk: Desk, model: str, benchmark: str = "", purpose: str = "") -> Iterator[Address]:
+    """A model's cells in all tables; given a benchmark and its purpose, those in which it counts."""
     for table in desk.places.tables:
         for one in desk.places.cells(table):
-            own = one["benchmark"] == benchmark
-            pooled = one["benchmark"] == tables.POOLED and one["purpose"] == judged.get("purpose")
-            if one["model"] == model and (own or pooled):
+            counts = one["benchmark"] == benchmark or (one["benchmark"] == tables.POOLED and one["purpose"] == purpose)
+            if one["model"] == model and (counts or not benchmark):
                 yield Address(table, cell_name(one))
 
 
@@ -175,7 +176,7 @@ def test(desk: Desk, address: Address) -> Row:
     output = f"data/benchmarks/{benchmark}.jsonl"
     row = desk.row(output, name) or {}
     told: Row = {"question": row["question"], **picked(row, "purpose", "category", "answer")}
-    told["source"] = entry(desk, output, f"fetch.benchmarks.{benchmark}", Benchmark, benchmark)
+    told["source"] = entry(desk, output, f"fetch.benchmarks.{benchmark}", benchmark)
     told["near_duplicates_dropped"] = dropped_for(desk, "benchmark", benchmark, row)
     told["near_training_rows"] = _near_training(desk, benchmark, name)
     told["answers"] = [
@@ -209,8 +210,7 @@ def _training_link(desk: Desk, one: Row) -> Row:
 def checkpoint(desk: Desk, name: str) -> Row:
     """A checkpoint: its files, how it was made, its base, and the rows it was trained on."""
     folder = _folder(desk, name)
-    cells = [Address(table, cell_name(one)) for table in desk.places.tables for one in desk.places.cells(table) if one["model"] == name]
-    links = {"cells": [{"passport": str(one)} for one in cells]}
+    links = {"cells": [{"passport": str(one)} for one in _cells_of(desk, name)]}
     if folder is None:
         return {"outcome": "no checkpoint here: asked behind a server", **links}
     manifest = _manifest(desk, folder)
@@ -224,12 +224,7 @@ def checkpoint(desk: Desk, name: str) -> Row:
     if record.get("base"):
         told["base"] = _base(desk, name, record["base"])
     told["data"] = [_data(desk, name, one) for one in data]
-    output = folder if data else f"{folder}/manifest.json"
-    return told | links | {"stages": [_made(desk, folder)] if output else []}
-
-
-def _made(desk: Desk, folder: str) -> Row:
-    return desk.books.told(folder)
+    return told | links | {"stages": desk.stages(folder)}
 
 
 def _check_sizes(desk: Desk, files: list[Row]) -> None:
@@ -238,7 +233,9 @@ def _check_sizes(desk: Desk, files: list[Row]) -> None:
         if not path.is_file():
             desk.page.missing.append(f"{one['path']}: not there; `dvc pull` brings it")
         elif path.stat().st_size != one["bytes"]:
-            desk.page.problems.append(f"{one['path']}: {path.stat().st_size:,} bytes; its manifest says {one['bytes']:,}")
+            desk.page.problems.append(
+                f"{one['path']}: {path.stat().st_size:,} bytes; its manifest says {one['bytes']:,}"
+            )
 
 
 def _base(desk: Desk, run: str, said: Mapping[str, Any]) -> Row:
@@ -247,7 +244,9 @@ def _base(desk: Desk, run: str, said: Mapping[str, Any]) -> Row:
     for path in sorted((desk.root / "models/base").glob("*/manifest.json")):
         if file_digest(path) == digest:
             return {"passport": f"model:{path.parent.name}", "manifest_sha256": digest, **_origin(path)}
-    desk.page.problems.append(f"model {run}: no base model here has the manifest {str(digest)[:16]}… that it was trained from")
+    desk.page.problems.append(
+        f"model {run}: no base model here has the manifest {str(digest)[:16]}… that it was trained from"
+    )
     return dict(said)
 
 

@@ -24,12 +24,12 @@ _SHOWN = frozenset({"address", "kind", "problems", "missing", "notes"})
 
 def _fields(row: Mapping[str, Any], indent: str) -> Iterator[str]:
     plain = {name: _plain(value) for name, value in row.items() if _plain(value) is not None}
-    width = max((len(_words(name)) for name in plain), default=0)
+    width = max((len(name) for name in plain), default=0)
     for name, value in row.items():
         if name in plain:
-            yield f"{indent}{_words(name):<{width}}{INDENT}{plain[name]}".replace("\n", f"\n{indent}{INDENT}").rstrip()
+            yield f"{indent}{name:<{width}}{INDENT}{plain[name]}".replace("\n", f"\n{indent}{INDENT}").rstrip()
         else:
-            yield from _block(_words(name), value, indent)
+            yield from _block(name, value, indent)
 
 
 def _block(title: str, value: Any, indent: str) -> Iterator[str]:
@@ -54,12 +54,8 @@ def _table(rows: Sequence[Any], indent: str) -> list[str] | None:
     cells = [[_plain(row[name]) if name in row else "" for name in names] for row in rows]
     if any(cell is None or "\n" in cell for row in cells for cell in row):
         return None
-    told = [indent + line for line in columns([list(map(_words, names)), *[[cell or "" for cell in row] for row in cells]])]
+    told = [indent + line for line in columns([names, *[[cell or "" for cell in row] for row in cells]])]
     return told if max(map(len, told)) <= WIDEST else None
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _plain(value: Any) -> str | None:
@@ -77,7 +73,9 @@ def _plain(value: Any) -> str | None:
             return "none"
         if list(value) == ["passport"]:
             return str(value["passport"])
-        return None if any(isinstance(one, Mapping | list) for one in value.values()) or len(value) > 4 else _pairs(value)
+        return (
+            None if any(isinstance(one, Mapping | list) for one in value.values()) or len(value) > 4 else _pairs(value)
+        )
     if not value:
         return "none"
     if all(isinstance(one, str | int | float) for one in value):
@@ -86,5 +84,5 @@ def _plain(value: Any) -> str | None:
 
 
 def _pairs(value: Mapping[str, Any]) -> str | None:
-    told = ", ".join(f"{_words(str(name))} {_plain(one)}" for name, one in value.items())
+    told = ", ".join(f"{name} {_plain(one)}" for name, one in value.items())
     return told if len(told) <= WIDEST else None
