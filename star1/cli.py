@@ -20,6 +20,17 @@ PLACES = [
     ("logs", "logs/"),
 ]
 
+ADDRESSES = """\
+  17, row:17                        a row of data/collection.jsonl, and what became of it
+  school-12, fetched:school-12      a fetched prompt by set and row number, as data/dropped.jsonl names it
+  benign:17                         the benign look-alike of a row
+  published:STAR_1/17               a row of a released data set
+  xstest/b1, test:xstest/b1         a row of a benchmark
+  star1/xstest/b1, answer:...       a model's judged answer to it
+  star1/xstest, main:star1/xstest   a cell of results/tables/main.json
+  main:star1/all harmful            a cell over all benchmarks of a purpose
+  model:star1                       a checkpoint"""
+
 LEDGER = {
     "status": "replies, failures by reason, tokens and bytes of each stage",
     "verify": "read every line; exit status 1 when one is damaged",
@@ -152,7 +163,7 @@ def passport(args: argparse.Namespace) -> None:
     if args.json:
         say(orjson.dumps(told).decode())
     else:
-        for line in text.lines(told):
+        for line in text.lines(told, args.all):
             say(line)
     if told["problems"]:
         sys.exit(1)
@@ -227,7 +238,10 @@ def parser() -> argparse.ArgumentParser:
             kind.add_argument("file", type=Path, help="where to write them, JSON Lines")
         kind.add_argument("stages", nargs="*", help="stores such as reason or judge-tiny; none means all")
     command = commands.add_parser(
-        "passport", help="where a row, an answer or a cell of a table comes from (docs/passport.md)"
+        "passport",
+        help="where a row, an answer or a cell of a table comes from (docs/passport.md)",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"addresses:\n{ADDRESSES}",
     )
     command.add_argument("address", nargs="+", help="such as 17, school-12, star1/xstest/b1 or main:star1/xstest")
     command.add_argument("--json", action="store_true", help="as one JSON object, whose links can be asked for again")

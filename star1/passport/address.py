@@ -12,16 +12,7 @@ from star1.passport.finding import row_of
 from star1.records import read_json
 from star1.tables import POOLED
 
-GRAMMAR = """\
-  17, row:17                        a row of data/collection.jsonl and what became of it
-  school-12, fetched:school-12      a fetched prompt, by set and row number, as data/dropped.jsonl names it
-  benign:17                         the benign look-alike of a row
-  published:STAR_1/17               a row of a released data set
-  xstest/b1, test:xstest/b1         a row of a benchmark
-  star1/xstest/b1, answer:...       a model's judged answer to it
-  star1/xstest, main:star1/xstest   a cell of results/tables/main.json
-  main:star1/all harmful            a cell over all benchmarks of a purpose
-  model:star1                       a checkpoint"""
+FORMS = "ROW, SET-NUMBER, BENCHMARK/ROW, MODEL/BENCHMARK/ROW, TABLE:MODEL/BENCHMARK or model:NAME"
 KINDS = ("row", "fetched", "benign", "published", "test", "answer", "model")
 TABLES = Path("results/tables")
 
@@ -109,9 +100,8 @@ def resolve(text: str, places: Places) -> Address:
         return meant[0]
     if meant:
         raise InputError(text, "the name of several things", f"one of {', '.join(map(str, meant))}")
-    raise InputError(
-        text, "no such row, answer, cell or checkpoint", f"an address such as\n{GRAMMAR}\n", _near(text, places)
-    )
+    hint = f"{_near(text, places)}; `star1 passport --help` explains the forms"
+    raise InputError(text, "no such row, answer, cell or checkpoint", FORMS, hint)
 
 
 def _meant(text: str, places: Places) -> Iterator[Address]:

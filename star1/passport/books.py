@@ -83,11 +83,15 @@ class Books:
         inputs = self.inputs(output)
         code = {path: digest for path, digest in inputs.items() if path.endswith(CODE)}
         policy = {path: digest for path, digest in inputs.items() if path.startswith("policies/")}
-        lines = "".join(f"{digest}  {path}\n" for path, digest in sorted(code.items()))
         found: Row = {"stage": name, "output": output, "md5": self._out(one, output).get("md5")}
         found |= {"parameters": (one.get("params") or {}).get("params.yaml") or {}}
-        found |= {"code": hashlib.sha256(lines.encode()).hexdigest()[:16], "code_files": len(code)}
-        found |= {"policy": policy, "changed_since": sorted(self._changed(inputs)), "image": self.image(output)}
+        found |= {"code": _together(code), "code_files": len(code)}
+        found |= {
+            "policy": policy,
+            "policy_digest": _together(policy),
+            "changed_since": sorted(self._changed(inputs)),
+            "image": self.image(output),
+        }
         return found
 
     def fault(self, output: str) -> str | None:
@@ -169,6 +173,12 @@ class Books:
     def _environment(self) -> Row | None:
         locked = self.root / "envs/local.lock"
         return {"path": "envs/local.lock", "sha256": file_digest(locked)} if locked.is_file() else None
+
+
+def _together(digests: Mapping[str, str]) -> str | None:
+    """One digest for several files; None for none."""
+    lines = "".join(f"{digest}  {path}\n" for path, digest in sorted(digests.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()[:16] if lines else None
 
 
 def _yaml(path: Path) -> Row:

@@ -38,12 +38,10 @@ class Page:
 
     Attributes:
         problems: what contradicts something else.
-        notes: what a reader should know to read it right.
         missing: artifacts that are not there, with what makes them.
     """
 
     problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
 

@@ -39,12 +39,7 @@ def passport(desk: Desk, text: str) -> Row:
     told = issue(desk, address)
     page = desk.page
     head = {"address": str(address), "kind": kind}
-    return (
-        head
-        | {"problems": page.problems, "missing": page.missing, "notes": page.notes}
-        | told
-        | {"code": desk.books.commit}
-    )
+    return head | {"problems": page.problems, "missing": page.missing} | told | {"code": desk.books.commit}
 
 
 def issue(text: str, root: Path = Path(), *, replies: bool = False, everything: bool = False) -> Row:

@@ -36,7 +36,11 @@ def cell(desk: Desk, address: Address) -> Row:
         for row in found
     ]
     files = [_path(model, name) for name in names]
-    told = {"file": output, **picked(shown, "measure", *INTERVAL, *EXACT[2:])}
+    told: Row = {
+        "file": output,
+        "confidence": desk.places.confidence(address.kind),
+        **picked(shown, "measure", *INTERVAL, *EXACT[2:]),
+    }
     told |= {"answers": len(answers), "of_them": desk.some(answers), "judgements": files}
     told |= {"benchmarks": names, "checkpoint": _checkpoint_link(desk, model)}
     return told | {"stages": desk.stages(output, *files[:1], _path(model, names[0], "generations"))}

@@ -8,18 +8,34 @@ from star1.records import Row
 
 INDENT = "  "
 # A table of wider rows than this is told entry by entry.
-WIDEST = 150
+WIDEST = 170
+SHORT = 12
 
 
-def lines(passport: Row) -> Iterator[str]:
-    """A passport, line by line; what does not agree comes first, as it would be overlooked below."""
+def lines(passport: Row, everything: bool = False) -> Iterator[str]:
+    """A passport, line by line; what does not agree comes first, as it would be overlooked below.
+
+    Args:
+        passport: what is told.
+        everything: with all parameters and policies of the stages, and whole digests.
+    """
     yield f"{passport['address']} ({passport['kind']})"
-    for name, title in (("problems", "DOES NOT AGREE"), ("missing", "missing"), ("notes", "note")):
+    for name, title in (("problems", "DOES NOT AGREE"), ("missing", "missing")):
         yield from (f"{title}: {line}" for line in passport.get(name) or ())
-    yield from _fields({name: value for name, value in passport.items() if name not in _SHOWN}, "")
+    told = {name: value for name, value in passport.items() if name not in ("address", "kind", "problems", "missing")}
+    if not everything and "stages" in told:
+        told["stages"] = [_stage(one) for one in told["stages"]]
+    yield from _fields(told, "")
 
 
-_SHOWN = frozenset({"address", "kind", "problems", "missing", "notes"})
+def _stage(one: Row) -> Row:
+    """A stage in a line."""
+    if not one.get("stage"):
+        return {"stage": "-", "output": one["output"], "code": one.get("hint")}
+    changed = len(one["changed_since"])
+    told = {"stage": one["stage"], "output": one["output"], "md5": str(one["md5"])[:SHORT], "code": one["code"]}
+    told |= {"policy": one["policy_digest"], "changed_since": f"{changed} files" if changed else "nothing"}
+    return told | {"ran_in": one["image"].get("sha256", "")[:SHORT] or one["image"]["ran_in"]}
 
 
 def _fields(row: Mapping[str, Any], indent: str) -> Iterator[str]:
@@ -80,7 +96,11 @@ def _plain(value: Any) -> str | None:
         return "none"
     if all(isinstance(one, str | int | float) for one in value):
         return ", ".join(map(str, value))
-    return ", ".join(one["passport"] for one in value) if all(list(one) == ["passport"] for one in value) else None
+    if all(list(one) == ["passport"] for one in value):
+        return ", ".join(one["passport"] for one in value)
+    if all(list(one) == ["path", "sha256"] for one in value):
+        return ", ".join(f"{one['path']} (SHA-256 {str(one['sha256'])[:SHORT]})" for one in value)
+    return None
 
 
 def _pairs(value: Mapping[str, Any]) -> str | None:
