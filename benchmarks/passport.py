@@ -105,7 +105,8 @@ def _collect(root: Path, rows: int, sources: list[str]) -> None:
     """Prompt sets, the collection out of them, and what was dropped."""
     texts = [f"{text} {number}" for number, text in enumerate(synthetic.prompts(rows * FETCHED))]
     bounds = [0, len(texts) // 100, len(texts) // 20, len(texts) // 10, len(texts)]
-    kept, dropped = [], []
+    kept: list[Row] = []
+    dropped: list[Row] = []
     for name, start, end in zip(sources, bounds, bounds[1:], strict=False):
         own = [
             {"question": text, "source": name, "licence": "CC0-1.0", "row": row}
@@ -117,7 +118,7 @@ def _collect(root: Path, rows: int, sources: list[str]) -> None:
             if row["row"] % FETCHED == 0:
                 kept.append({"id": str(len(kept)), "question": row["question"], "source": name})
             else:
-                dropped.append(_dropped(name, int(row["row"]), str(row["question"])))
+                dropped.append(_dropped(name, row["row"], row["question"]))
     write_rows(root / "data/collection.jsonl", kept)
     write_rows(root / "data/dropped.jsonl", dropped)
 
@@ -192,14 +193,16 @@ def _lock(root: Path) -> None:
 
 def addresses(root: Path) -> dict[str, str]:
     """What is asked for, and what that is."""
-    rows = sum(1 for _ in open(root / "data/collection.jsonl", "rb"))
-    kept = orjson.loads((root / "data/star1.jsonl").read_bytes().splitlines()[-1])["id"]
+    rows = (root / "data/collection.jsonl").read_bytes().count(b"\n")
+    selected = (root / "data/star1.jsonl").read_bytes().splitlines()
+    kept = orjson.loads(selected[len(selected) // 2])["id"]
+    gone = orjson.loads((root / "data/curate_dropped.jsonl").read_bytes().splitlines()[-1])["id"]
     source = yaml.safe_load((root / "params.yaml").read_text("utf-8"))["collect"]["sources"][-1]
     return {
         "row:0": "first row",
-        f"row:{rows - 1}": "last row",
+        f"row:{gone}": "row that was balanced out",
         f"row:{kept}": "row of the final data set",
-        f"fetched:{source}-{FETCHED * rows // 3 * FETCHED // FETCHED + 1}": "fetched prompt",
+        f"fetched:{source}-{rows // 3 * FETCHED + 1}": "fetched prompt",
         "answer:star1/strongreject/7": "judged answer",
         "main:star1/strongreject": "cell",
         "model:star1": "checkpoint",

@@ -99,13 +99,9 @@ class Desk:
         return {"path": path, "sha256": file_digest(self.root / path)}
 
     def training_files(self) -> dict[str, list[str]]:
-        """The data files of each fine-tuning run: as it was run, or as params.yaml has it."""
-        runs = (self.books.params.get("finetune") or {}).get("runs") or {}
-        return {
-            run: self.files_of(run)
-            for run in dict.fromkeys([*self.places.names("models", "*/"), *runs])
-            if run != "base"
-        }
+        """The data files of each fine-tuned checkpoint that is there."""
+        made = sorted(path.parent.name for path in self.root.glob("models/*/manifest.json"))
+        return {run: self.files_of(run) for run in made}
 
     def files_of(self, run: str) -> list[str]:
         """The data files of one run."""

@@ -88,9 +88,9 @@ def _checkpoint_link(desk: Desk, model: str) -> Row:
     """The checkpoint that answered, and what it was trained on."""
     folder = _folder(desk, model)
     if folder is None:
-        return {"model": model, "hint": "no checkpoint of this name: it was asked behind a server"}
+        return {"model": model, "hint": "no checkpoint of this name here; was it asked behind a server?"}
     told: Row = {"passport": f"model:{model}", "manifest_sha256": _manifest_digest(desk, folder)}
-    record = (_manifest(desk, folder).get("record") or {}) if folder else {}
+    record = _manifest(desk, folder).get("record") or {}
     told |= picked(record.get("settings") or {}, "seed")
     if data := record.get("data"):
         told |= {"training_rows": sum(one["rows"] for one in data), "data": [one["file"] for one in data]}
@@ -99,11 +99,17 @@ def _checkpoint_link(desk: Desk, model: str) -> Row:
 
 
 def _folder(desk: Desk, model: str) -> str | None:
-    return next((one for one in (f"models/{model}", f"models/base/{model}") if (desk.root / one).is_dir()), None)
+    """The folder of a checkpoint; None for a model that was asked behind a server, or whose checkpoint is not there."""
+    for folder in (f"models/{model}", f"models/base/{model}"):
+        if (desk.root / folder / "manifest.json").is_file():
+            return folder
+    if model in ((desk.books.params.get("finetune") or {}).get("runs") or {}):
+        desk.there(f"models/{model}/manifest.json", f"finetune ({model})")
+    return None
 
 
 def _manifest(desk: Desk, folder: str) -> Row:
-    found = read_json(desk.root / folder / "manifest.json") if desk.there(f"{folder}/manifest.json", "finetune") else {}
+    found = read_json(desk.root / folder / "manifest.json")
     return found if isinstance(found, dict) else {}
 
 
@@ -216,7 +222,7 @@ def checkpoint(desk: Desk, name: str) -> Row:
     folder = _folder(desk, name)
     links = {"cells": [{"passport": str(one)} for one in _cells_of(desk, name)]}
     if folder is None:
-        return {"outcome": "no checkpoint here: asked behind a server", **links}
+        return {"outcome": "no checkpoint here; was it asked behind a server?", **links}
     manifest = _manifest(desk, folder)
     record = manifest.get("record") or {}
     told: Row = {"kind_of_checkpoint": manifest.get("kind"), "manifest": desk.file(f"{folder}/manifest.json")}

@@ -43,7 +43,8 @@ def _fields(row: Mapping[str, Any], indent: str) -> Iterator[str]:
     width = max((len(name) for name in plain), default=0)
     for name, value in row.items():
         if name in plain:
-            yield f"{indent}{name:<{width}}{INDENT}{plain[name]}".replace("\n", f"\n{indent}{INDENT}").rstrip()
+            told = f"{indent}{name:<{width}}{INDENT}{plain[name]}".replace("\n", f"\n{indent}{INDENT}")
+            yield from (line.rstrip() for line in told.split("\n"))
         else:
             yield from _block(name, value, indent)
 
