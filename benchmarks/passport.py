@@ -108,7 +108,7 @@ def _collect(root: Path, rows: int, sources: list[str]) -> None:
     kept: list[Row] = []
     dropped: list[Row] = []
     for name, start, end in zip(sources, bounds, bounds[1:], strict=False):
-        own = [
+        own: list[Row] = [
             {"question": text, "source": name, "licence": "CC0-1.0", "row": row}
             for row, text in enumerate(texts[start:end])
         ]

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,8 @@ def rate(count: int, n: int, confidence: float) -> Rate:
     """
     if n == 0:
         return Rate(count, n, None, None, None)
+    from statistics import NormalDist  # loads fractions and decimals, which only this line needs
+
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     middle, half = 2 * count + z**2, z * math.sqrt(4 * count * (n - count) / n + z**2)
     low, high = ((middle + sign * half) / (2 * (n + z**2)) for sign in (-1, 1))

@@ -56,14 +56,17 @@ def _header(segment: Path) -> bytes:
 
 
 def find(segment: Path, field: str, value: str) -> list[Block]:
-    """The blocks of a segment that may hold a line with a key or an item, in order."""
+    """The blocks of a segment that may hold a line with a key or an item, in order: all, where tags cannot be written."""
     path, header = tag_file(segment), _header(segment)
-    if not path.is_file() or path.stat().st_size < len(header):
-        write(segment)
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        if text[: len(header)] == header:
-            return [Block(segment, *place) for place in _places(text, len(header), tag(field, value))]
-    path.unlink()
+    try:
+        if not path.is_file() or path.stat().st_size < len(header):
+            write(segment)
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            if text[: len(header)] == header:
+                return [Block(segment, *place) for place in _places(text, len(header), tag(field, value))]
+        path.unlink()
+    except PermissionError:
+        return [block for block, _ in blocks(segment)]
     return find(segment, field, value)
 
 

@@ -364,6 +364,33 @@ def test_tags_of_another_segment_are_made_anew(project: Path) -> None:
     assert [block.start for block in tags.find(segment, "key", key)] == [0]
 
 
+def test_a_damaged_block_is_passed_over(project: Path) -> None:
+    path = project / "data/replies/reason.jsonl"
+    with Store(path) as store:
+        store.compact()
+    segment = segments(path)[0]
+    content = bytearray(segment.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    segment.write_bytes(content)  # the tags stay, since the end is the same
+    assert issue("row:0", project)["problems"] == [
+        "reason: no stored reply to what the templates, policies and settings of now would ask"
+    ]
+
+
+def test_without_a_place_for_tags_every_block_is_read(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = issue("row:0", project)
+    path = project / "data/replies/reason.jsonl"
+    with Store(path) as store:
+        store.compact()
+    tags.tag_file(segments(path)[0]).unlink()
+
+    def refuse(segment: Path) -> None:
+        raise PermissionError(segment)
+
+    monkeypatch.setattr(tags, "write", refuse)
+    assert issue("row:0", project) == before
+
+
 # --- finding rows ----------------------------------------------------------------------------------------------------
 
 

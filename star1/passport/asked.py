@@ -4,6 +4,8 @@ A request's key is made from its text, its template and its settings. A stored r
 this very prompt, policies and settings included; ids, which another collection gives to other rows, prove nothing.
 """
 
+import gzip
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +22,7 @@ from star1.passport.finding import lines_with, needle, parsed
 from star1.policies import Pack
 from star1.records import Row
 from star1.replies import Reply, Store
-from star1.segments import segments
+from star1.segments import Block, segments
 
 # The stages that ask about training rows, and the field that they add.
 STAGES: Mapping[str, tuple[str, Callable[[Sequence[Row], Pack, Calls], Outcome]]] = {
@@ -39,9 +41,17 @@ def stored(path: Path, name: str, value: str) -> list[Row]:
     lines: dict[bytes, None] = {}
     for segment in segments(path):
         for block in tags.find(segment, name, value):
-            lines |= {line: None for line in block.read().splitlines() if wanted in line}
+            lines |= {line: None for line in _unzipped(block).splitlines() if wanted in line}
     lines |= dict.fromkeys(lines_with(path, wanted))
     return [record for record in map(parsed, lines) if record.get(name) == value]
+
+
+def _unzipped(block: Block) -> bytes:
+    """A block's lines; none where it is damaged, as in a run (`star1 ledger verify` tells of it)."""
+    try:
+        return block.read()
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        return b""
 
 
 @dataclass(frozen=True)

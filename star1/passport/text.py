@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from star1.ledger import columns
+from star1.columns import columns
 from star1.records import Row
 
 INDENT = "  "
