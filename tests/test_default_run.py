@@ -119,7 +119,7 @@ def test_small_run_end_to_end(small: Path) -> None:
 @pytest.mark.slow
 def test_every_cell_of_the_small_run_has_its_passport(small: Path) -> None:
     kinds = check_walk(small)
-    assert kinds["cell of a table"] == 12
+    assert kinds["cell of a table"] == 9
     assert kinds["judged answer"] == 3 * (30 + 60 + 20)
     assert kinds["checkpoint"] == 3
     assert kinds["training row"] == kinds["benign look-alike"] == 24
