@@ -30,13 +30,18 @@ DECONTAMINATE = [name for name, action in P.value("collect.benchmarks").items() 
 SCREENED = list(dict.fromkeys([*P.names("collect.benchmarks"), *BENCHMARKS]))
 MODELS = P.names("generate.models")
 RUNS = P.names("finetune.runs")
+SELECTIONS = P.names("curate.selections")
 # One image a kind of work; used with `--sdm apptainer`, else the environment that Snakemake runs in.
 IMAGES = {kind: f"containers/{kind}.sif" for kind in ("data", "finetune", "vllm")}
 inputs = Inputs(P)
+engine.limit(workflow, inputs.endpoints())
 
 
 wildcard_constraints:
-    **{name: r"[A-Za-z0-9][A-Za-z0-9_+-]*" for name in ("source", "benchmark", "published", "model", "run")},
+    **{
+        name: r"[A-Za-z0-9][A-Za-z0-9_+-]*"
+        for name in ("source", "benchmark", "published", "model", "run", "selection")
+    },
 
 
 # Rule files in running order; each is one stage of the paper.
@@ -48,6 +53,7 @@ include: "rules/score.smk"
 include: "rules/curate.smk"
 include: "rules/benign.smk"
 include: "rules/screen.smk"
+include: "rules/describe.smk"
 include: "rules/finetune.smk"
 include: "rules/generate.smk"
 include: "rules/judge.smk"
@@ -69,8 +75,14 @@ rule all:
         rules.reason.output,
         rules.score.output,
         rules.curate.output,
+        expand(rules.curate_select.output, selection=SELECTIONS),
+        rules.curate_perturb.output,
+        rules.benign_rewrite.output,
+        rules.benign_reason.output,
+        rules.benign_score.output,
         rules.benign_keep.output,
         rules.screen.output,
+        rules.describe.output,
         expand(rules.finetune.output, run=RUNS),
         expand(rules.generate.output, model=MODELS),
         expand(rules.judge.output, model=MODELS),

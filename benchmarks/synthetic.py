@@ -70,14 +70,14 @@ def prompts(count: int) -> list[str]:
     return [" ".join([words[number] for number in row]) for row in rows]
 
 
-def vectors(count: int, size: int = 384) -> Vectors:
+def vectors(count: int, size: int = 384, even: bool = False) -> Vectors:
     """Vectors of length 1, like embeddings of real prompts in two ways: spread and near-duplicates.
 
     Four fifths of their squared length lie along a third of the axes (of the real ones: 83 %), and at a threshold of 0.7
-    three in ten go (of the real ones: a third).
+    three in ten go (of the real ones: a third). If `even`, all axes count alike: no part of a vector tells much of the whole.
     """
     random = np.random.default_rng(SEED)
-    spread = np.exp(-np.arange(size) / (size / 4.5)).astype(np.float32)
+    spread = np.exp(-np.arange(size) / (size / 4.5)).astype(np.float32) if not even else np.ones(size, np.float32)
     found: Vectors = random.standard_normal((count, size)).astype(np.float32) * np.sqrt(spread)
     found /= np.linalg.norm(found, axis=1, keepdims=True)
     turned, _ = np.linalg.qr(random.standard_normal((size, size)))

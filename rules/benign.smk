@@ -6,6 +6,7 @@
 #      data/benign/scored.jsonl      + score: {criterion: 1 to 5}
 #      data/benign/benign.jsonl      the rows with full marks
 #      data/quarantine/benign_*.jsonl rows without a readable reply, each with its reason
+#      results/costs/benign_*.json    what the replies cost and took; not in git
 
 
 rule benign_rewrite:
@@ -18,11 +19,13 @@ rule benign_rewrite:
     output:
         rows="data/benign/rewritten.jsonl",
         quarantine="data/quarantine/benign_rewrite.jsonl",
+        costs="results/costs/benign_rewrite.json",
     log:
         "logs/benign_rewrite.log",
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("rewriter"),
         mem_mb=4000,
         runtime=1440,
     params:
@@ -33,7 +36,7 @@ rule benign_rewrite:
         pack=P("policy.pack"),
     shell:
         "python -m scripts.benign_rewrite --input {input.rows} --output {output.rows} --quarantine {output.quarantine}"
-        " --replies data/replies/benign_rewrite.jsonl --policy policies/{params.pack} --endpoint {params.endpoint:q}"
+        " --replies data/replies/benign_rewrite.jsonl --costs {output.costs} --policy policies/{params.pack} --endpoint {params.endpoint:q}"
         " --sampling {params.sampling:q} --coverage {params.coverage} --limit {params.limit} 2>&1 | tee {log}"
 
 
@@ -47,11 +50,13 @@ rule benign_reason:
     output:
         rows="data/benign/cot.jsonl",
         quarantine="data/quarantine/benign_reason.jsonl",
+        costs="results/costs/benign_reason.json",
     log:
         "logs/benign_reason.log",
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("teacher"),
         mem_mb=4000,
         runtime=1440,
     params:
@@ -61,7 +66,7 @@ rule benign_reason:
         pack=P("policy.pack"),
     shell:
         "python -m scripts.benign_reason --input {input.rows} --output {output.rows} --quarantine {output.quarantine}"
-        " --replies data/replies/benign_reason.jsonl --policy policies/{params.pack} --endpoint {params.endpoint:q}"
+        " --replies data/replies/benign_reason.jsonl --costs {output.costs} --policy policies/{params.pack} --endpoint {params.endpoint:q}"
         " --sampling {params.sampling:q} --coverage {params.coverage} 2>&1 | tee {log}"
 
 
@@ -75,11 +80,13 @@ rule benign_score:
     output:
         rows="data/benign/scored.jsonl",
         quarantine="data/quarantine/benign_score.jsonl",
+        costs="results/costs/benign_score.json",
     log:
         "logs/benign_score.log",
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("scorer"),
         mem_mb=4000,
         runtime=1440,
     params:
@@ -89,7 +96,7 @@ rule benign_score:
         pack=P("policy.pack"),
     shell:
         "python -m scripts.benign_score --input {input.rows} --output {output.rows} --quarantine {output.quarantine}"
-        " --replies data/replies/benign_score.jsonl --policy policies/{params.pack} --endpoint {params.endpoint:q}"
+        " --replies data/replies/benign_score.jsonl --costs {output.costs} --policy policies/{params.pack} --endpoint {params.endpoint:q}"
         " --sampling {params.sampling:q} --coverage {params.coverage} 2>&1 | tee {log}"
 
 

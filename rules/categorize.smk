@@ -3,6 +3,7 @@
 # in:  data/collection.jsonl
 # out: data/categorized.jsonl              + category: list of names of the policy pack
 #      data/quarantine/categorize.jsonl    rows without a readable reply, each with its reason
+#      results/costs/categorize.json       what the replies cost and took; not in git
 # The replies lie in data/replies/, which is no output: what was answered once is not asked again.
 
 
@@ -16,11 +17,13 @@ rule categorize:
     output:
         rows="data/categorized.jsonl",
         quarantine="data/quarantine/categorize.jsonl",
+        costs="results/costs/categorize.json",
     log:
         "logs/categorize.log",
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("classifier"),
         mem_mb=4000,
         runtime=1440,
     params:
@@ -30,5 +33,5 @@ rule categorize:
         pack=P("policy.pack"),
     shell:
         "python -m scripts.categorize --input {input.rows} --output {output.rows} --quarantine {output.quarantine}"
-        " --replies data/replies/categorize.jsonl --policy policies/{params.pack} --endpoint {params.endpoint:q}"
+        " --replies data/replies/categorize.jsonl --costs {output.costs} --policy policies/{params.pack} --endpoint {params.endpoint:q}"
         " --sampling {params.sampling:q} --coverage {params.coverage} 2>&1 | tee {log}"

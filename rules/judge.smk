@@ -3,6 +3,7 @@
 # in:  results/generations/{model}/*.jsonl, data/benchmarks/*.jsonl
 # out: results/judgements/{model}/{benchmark}.jsonl   {id, benchmark, purpose, verdict or unscored + reason, judge, ...}
 #      results/quarantine/{model}.jsonl               answers whose verdict could not be read
+#      results/costs/judge-{model}.json               what the replies cost and took; not in git
 # Harmful and benign prompts go to the judge model, reasoning ones to a grader.
 
 
@@ -17,11 +18,13 @@ rule judge:
     output:
         judgements=expand("results/judgements/{{model}}/{benchmark}.jsonl", benchmark=BENCHMARKS),
         quarantine="results/quarantine/{model}.jsonl",
+        costs="results/costs/judge-{model}.json",
     log:
         "logs/judge/{model}.log",
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("judge"),
         mem_mb=4000,
         runtime=1440,
     params:
@@ -37,5 +40,5 @@ rule judge:
         pack=P("policy.pack"),
     shell:
         "python -m scripts.judge --model {wildcards.model} --benchmarks {params.benchmarks} --prompts {params.prompts:q}"
-        " --quarantine {output.quarantine} --replies data/replies/judge-{wildcards.model}.jsonl --policy policies/{params.pack}"
+        " --quarantine {output.quarantine} --replies data/replies/judge-{wildcards.model}.jsonl --costs {output.costs} --policy policies/{params.pack}"
         " --endpoint {params.endpoint:q} --sampling {params.sampling:q} --coverage {params.coverage} 2>&1 | tee {log}"

@@ -3,6 +3,7 @@
 # in:  data/categorized.jsonl
 # out: data/cot.jsonl                 + response: <think>...</think> and the answer
 #      data/quarantine/reason.jsonl   rows without a trace, each with its reason
+#      results/costs/reason.json      what the replies cost and took; not in git
 
 
 rule reason:
@@ -15,11 +16,13 @@ rule reason:
     output:
         rows="data/cot.jsonl",
         quarantine="data/quarantine/reason.jsonl",
+        costs="results/costs/reason.json",
     log:
         "logs/reason.log",
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("teacher"),
         mem_mb=4000,
         runtime=1440,
     params:
@@ -29,5 +32,5 @@ rule reason:
         pack=P("policy.pack"),
     shell:
         "python -m scripts.reason --input {input.rows} --output {output.rows} --quarantine {output.quarantine}"
-        " --replies data/replies/reason.jsonl --policy policies/{params.pack} --endpoint {params.endpoint:q}"
+        " --replies data/replies/reason.jsonl --costs {output.costs} --policy policies/{params.pack} --endpoint {params.endpoint:q}"
         " --sampling {params.sampling:q} --coverage {params.coverage} 2>&1 | tee {log}"

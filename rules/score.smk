@@ -3,6 +3,7 @@
 # in:  data/cot.jsonl
 # out: data/scored.jsonl             + score: {criterion: integer}
 #      data/quarantine/score.jsonl   rows without readable marks, each with its reason
+#      results/costs/score.json      what the replies cost and took; not in git
 
 
 rule score:
@@ -15,11 +16,13 @@ rule score:
     output:
         rows="data/scored.jsonl",
         quarantine="data/quarantine/score.jsonl",
+        costs="results/costs/score.json",
     log:
         "logs/score.log",
     container:
         IMAGES["data"]
     resources:
+        **inputs.turns("scorer"),
         mem_mb=4000,
         runtime=1440,
     params:
@@ -29,5 +32,5 @@ rule score:
         pack=P("policy.pack"),
     shell:
         "python -m scripts.score --input {input.rows} --output {output.rows} --quarantine {output.quarantine}"
-        " --replies data/replies/score.jsonl --policy policies/{params.pack} --endpoint {params.endpoint:q}"
+        " --replies data/replies/score.jsonl --costs {output.costs} --policy policies/{params.pack} --endpoint {params.endpoint:q}"
         " --sampling {params.sampling:q} --coverage {params.coverage} 2>&1 | tee {log}"

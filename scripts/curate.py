@@ -21,7 +21,7 @@ def main() -> None:
     flags = parser.parse_args()
     rows = read_rows(flags.input, ("id", "source", "category", "score"))
     pack = load_pack(flags.policy)
-    full, kept, dropped = curate(rows, pack.rubrics["score"].maximum, pack.other, flags.size)
+    full, kept, dropped = curate(rows, pack.rubric("score"), pack.other, flags.size)
     write_rows(flags.full_score, full)
     write_rows(flags.dropped, dropped)
     write_rows(flags.output, kept)

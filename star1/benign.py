@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from star1.calls import Calls, Outcome, ask_rows
 from star1.deliberation import answered, prompt_request, scored
-from star1.errors import InputError
 from star1.llm import Client
+from star1.marks import check_scores
 from star1.parsing import Parsed, ReplyError, parse_line
 from star1.policies import Pack
 from star1.records import Row
@@ -76,10 +76,8 @@ def keep(rows: Sequence[Row], pack: Pack) -> list[Row]:
     """The rows with full marks on every criterion of the benign rubric, order kept.
 
     Raises:
-        InputError: a row without a score on every criterion.
+        InputError: a row without a score on every criterion and on nothing else, or an id that comes twice.
     """
     rubric = pack.rubric("benign_score")
-    for row in rows:
-        if set(row["score"]) != set(rubric.criteria):
-            raise InputError(f"row {row['id']}", f"scores on {sorted(row['score'])}", f"on {sorted(rubric.criteria)}")
+    check_scores("benign keep", rows, rubric)
     return [row for row in rows if all(mark == rubric.maximum for mark in row["score"].values())]

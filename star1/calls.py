@@ -7,8 +7,9 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from star1.endpoints import Endpoint, Sampling, read_pool, read_settings
 from star1.errors import CoverageError, Star1Error, StoppedError
@@ -16,18 +17,27 @@ from star1.faults import HINTS
 from star1.llm import Client
 from star1.parsing import ReplyError
 from star1.progress import Progress
-from star1.records import Row, write_rows
+from star1.records import Row, write_json, write_rows
 from star1.replies import Store
+
+# Quarantined rows of stages whose outputs are not there: they failed, or are to run again. Named as the stores are.
+ASIDE = Path(".work/quarantine")
 
 
 @dataclass(frozen=True)
 class Calls:
-    """Where a stage asks, how, and where the replies are kept; `others` take the endpoint's place."""
+    """Where a stage asks, how, and where the replies are kept.
+
+    Attributes:
+        others: endpoints that take the first one's place.
+        costs: where is written what the replies cost and took; None where nobody asks.
+    """
 
     endpoint: Endpoint
     sampling: Sampling
     replies: Path
     others: tuple[Endpoint, ...] = ()
+    costs: Path | None = field(default=None, kw_only=True)
 
     def store(self) -> Store:
         """The stage's store, open for writing."""
@@ -44,6 +54,7 @@ class Outcome:
 
     Attributes:
         stage: name of the stage.
+        store: name of its store of replies, which for a judge has the judged model in it.
         kept: rows with their new field.
         quarantined: {id, stage, reason, detail, reply} of the rows without.
         exempt: reasons that say nothing about the model; rows with them do not count for coverage.
@@ -54,6 +65,7 @@ class Outcome:
     """
 
     stage: str
+    store: str
     kept: list[Row]
     quarantined: list[Row]
     exempt: frozenset[str]
@@ -117,6 +129,7 @@ def call_flags(description: str | None, single: bool = True) -> argparse.Argumen
         parser.add_argument("--output", type=Path, required=True, help="rows with their new field")
     parser.add_argument("--quarantine", type=Path, required=True, help="rows without a readable reply, with reasons")
     parser.add_argument("--replies", type=Path, required=True, help="the stage's store of replies; appended to")
+    parser.add_argument("--costs", type=Path, help="what the replies cost and took; JSON")
     parser.add_argument("--policy", type=Path, required=True, help="folder of the policy pack")
     parser.add_argument("--endpoint", required=True, help="the model's endpoint, or several of the same by name, JSON")
     parser.add_argument("--sampling", default="{}", help="decoding settings, JSON")
@@ -132,7 +145,7 @@ def read_calls(flags: argparse.Namespace) -> Calls:
     """
     endpoint, *others = read_pool("--endpoint", flags.endpoint)
     sampling = read_settings("--sampling", flags.sampling, Sampling)
-    return Calls(endpoint, sampling, flags.replies, tuple(others))
+    return Calls(endpoint, sampling, flags.replies, tuple(others), costs=flags.costs)
 
 
 def ask_rows(
@@ -160,8 +173,9 @@ def ask_rows(
     with calls.store() as store:
         client = calls.client(store)
         results = asyncio.run(_go_through(stage, rows, handle, client))
-        return Outcome(
+        outcome = Outcome(
             stage=stage,
+            store=calls.replies.name.removesuffix(".jsonl"),
             kept=[result for result in results if not isinstance(result, ReplyError)],
             quarantined=[
                 {"id": row["id"], "stage": stage, "reason": one.reason, "detail": one.detail, "reply": one.reply}
@@ -174,6 +188,16 @@ def ask_rows(
             readings=client.readings,
             bad_lines=store.bad_lines,
         )
+        if calls.costs is not None:
+            write_json(calls.costs, _costs(outcome, store, calls.endpoint))
+        return outcome
+
+
+def _costs(outcome: Outcome, store: Store, endpoint: Endpoint) -> dict[str, Any]:
+    """What a stage's rows came to, and what their requests cost and took."""
+    about = {"model": endpoint.model, "label": endpoint.label}
+    rows = {"rows": len(outcome.kept) + len(outcome.quarantined), "quarantined": len(outcome.quarantined)}
+    return {**about, **rows, **store.actuals.figures(endpoint.price)}
 
 
 async def _go_through(
@@ -250,15 +274,15 @@ def check_coverage(outcome: Outcome, coverage: float) -> None:
     Raises:
         CoverageError: too few, or no rows at all.
     """
-    if not outcome.kept or outcome.coverage < coverage:
-        # The workflow removes the outputs of a failed job, so the quarantine is kept apart as well.
-        kept = Path(".work/quarantine") / f"{outcome.stage.replace(' ', '_')}.jsonl"
-        write_rows(kept, outcome.quarantined)
-        raise CoverageError(
-            outcome.stage,
-            f"{len(outcome.kept)} of {outcome.asked_about} rows have a readable reply ({outcome.reasons or 'no rows'})",
-            f"at least {coverage:.1%} of at least one row",
-            "; ".join(
-                [*filter(None, [outcome.advice]), f"reasons and replies are in {kept}, every reply in the store"]
-            ),
-        )
+    aside = ASIDE / f"{outcome.store}.jsonl"
+    if outcome.kept and outcome.coverage >= coverage:
+        aside.unlink(missing_ok=True)
+        return
+    # The workflow removes the outputs of a failed job, so the quarantine is kept apart as well.
+    write_rows(aside, outcome.quarantined)
+    raise CoverageError(
+        outcome.stage,
+        f"{len(outcome.kept)} of {outcome.asked_about} rows have a readable reply ({outcome.reasons or 'no rows'})",
+        f"at least {coverage:.1%} of at least one row",
+        "; ".join([*filter(None, [outcome.advice]), f"reasons and replies are in {aside}, every reply in the store"]),
+    )

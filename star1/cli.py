@@ -14,6 +14,8 @@ PLACES = [
     ("metrics (dvc metrics show)", "results/metrics/"),
     ("generations, judgements", "results/generations/, results/judgements/"),
     ("final data set", "data/star1.jsonl; benign: data/benign/benign.jsonl"),
+    ("other selections", "data/selections/"),
+    ("stability, quality figures", "results/tables/stability.md, results/metrics/quality.json"),
     ("dropped rows, with reasons", "data/dropped.jsonl, data/curate_dropped.jsonl, data/quarantine/"),
     ("every model reply", "data/replies/"),
     ("checkpoints", "models/"),
@@ -107,6 +109,26 @@ def import_published(args: argparse.Namespace) -> None:
         say(line)
 
 
+def check_published(args: argparse.Namespace) -> None:
+    """Hold the released data sets against what is published about them; fails when a figure differs."""
+    from star1 import audit, facts, released
+    from star1.records import write_json
+
+    given = dict(zip(facts.NAMES, (args.star_1, args.star_41k, args.benign), strict=True))
+    found = {name: path for name in facts.NAMES if (path := released.find(name, given[name]))}
+    if not found:
+        hint = "`star1 import-published` fetches them, or give --star-1, --star-41k, --benign."
+        raise InputError("check-published", "none of the released data sets", "at least one", hint)
+    sets = {name: released.read(name, path) for name, path in found.items()}
+    checks, overlaps = audit.audit(sets)
+    for line in audit.report(checks, overlaps, sets):
+        say(line)
+    if args.json:
+        write_json(args.json, audit.as_json(checks, overlaps))
+    if any(one.verdict == audit.DIFFERS for one in checks):
+        sys.exit(1)
+
+
 def pin(args: argparse.Namespace) -> None:
     """Tell, or write, what pins entries of the tables: commits and digests."""
     from star1 import pins
@@ -144,6 +166,21 @@ def ledger(args: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def calls(args: argparse.Namespace) -> None:
+    """Re-open quarantined rows for some reasons; without a reason, tell which there are."""
+    from star1 import retry
+    from star1.workflow import sync
+
+    found = retry.select(retry.quarantines(), args.stage, args.reason)
+    told = retry.reopen(found, args.reason, dry=args.dry_run) if args.reason else retry.table(found)
+    for line in told:
+        say(line)
+    if args.reason and not args.dry_run:
+        retry.put_aside(found)
+        sync.track_replies()
+        say("now run `snakemake`, or `dvc repro`: it asks about these rows anew, and about no others")
+
+
 def estimate(args: argparse.Namespace) -> None:
     """Print what the stages with model calls will still cost."""
     from star1 import estimate as costs
@@ -166,6 +203,18 @@ def passport(args: argparse.Namespace) -> None:
         for line in text.lines(told, args.all):
             say(line)
     if told["problems"]:
+        sys.exit(1)
+
+
+def doctor(args: argparse.Namespace) -> None:
+    """Check endpoints and this machine; exit status 1 when something is refused."""
+    from star1 import doctor as checks
+    from star1 import params
+
+    found = checks.examine(params.Params.model_validate(params.load()), args.endpoints, args.all)
+    for finding in found:
+        say(finding.line())
+    if any(finding.level == "refused" for finding in found):
         sys.exit(1)
 
 
@@ -226,9 +275,22 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("import-published", help="fetch the released data sets and check their digests")
     command.add_argument("names", nargs="*", help="STAR-1, STAR-41K, STAR-benign-915; none means all")
     command.set_defaults(do=import_published)
+    command = commands.add_parser(
+        "check-published", help="released data sets against the published figures; no model calls"
+    )
+    for flag, name in (("--star-1", "STAR-1"), ("--star-41k", "STAR-41K"), ("--benign", "STAR-benign-915")):
+        command.add_argument(flag, type=Path, metavar="FILE", help=f"the released {name}, JSON or JSON Lines")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write figures, and the overlap id by id")
+    command.set_defaults(do=check_published)
     command = commands.add_parser("estimate", help="calls, tokens, money and hours that model calls will still take")
     command.add_argument("stages", nargs="*", help="such as reason or judge-tiny; none means all")
     command.set_defaults(do=estimate)
+    command = commands.add_parser(
+        "doctor", help="keys, addresses and models of the endpoints, room and rights; exit status 1 when one is refused"
+    )
+    command.add_argument("endpoints", nargs="*", help="names in params.yaml; none means those with a role")
+    command.add_argument("--all", action="store_true", help="also endpoints without a role")
+    command.set_defaults(do=doctor)
     command = commands.add_parser("ledger", help="the stored model replies: what is there, whether it can be read")
     command.set_defaults(do=ledger)
     kinds = command.add_subparsers(dest="what", required=True, metavar="WHAT")
@@ -248,6 +310,17 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--replies", action="store_true", help="with the stored replies in full")
     command.add_argument("--all", action="store_true", help="with long lists in full")
     command.set_defaults(do=passport)
+    command = commands.add_parser("calls", help="model calls: ask anew about quarantined rows")
+    command.set_defaults(do=calls)
+    kinds = command.add_subparsers(dest="what", required=True, metavar="WHAT")
+    kind = kinds.add_parser(
+        "retry", help="re-open quarantined rows for some reasons; without one, tell which there are"
+    )
+    kind.add_argument("--reason", nargs="+", default=[], metavar="REASON", help="such as length or empty")
+    kind.add_argument(
+        "--stage", nargs="+", default=[], metavar="STAGE", help="such as reason or judge-tiny; none means all"
+    )
+    kind.add_argument("--dry-run", action="store_true", help="only tell what would be re-opened")
     command = commands.add_parser("show", help="print the tables of the last run and where everything lies")
     command.set_defaults(do=show)
     return root

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -52,6 +53,7 @@ class Endpoint(BaseModel):
         idle_timeout_s: longest silence within a streamed reply [s].
         extra_body: further fields of every request, beside those of a stage's sampling, which come before them.
         rows: path of the published rows; `replay` only.
+        retires: announced end of the model: near, it is told; past, nothing is asked any more.
         retries: further attempts after the first, for faults that pass.
     """
 
@@ -76,6 +78,14 @@ class Endpoint(BaseModel):
     extra_body: dict[str, Any] | None = None
     rows: str | None = None
     retries: int = Field(default=5, ge=0, le=20)
+    retires: date | None = None
+
+    @field_validator("retires", mode="before")
+    @classmethod
+    def _quoted(cls, day: object) -> object:
+        if isinstance(day, date):  # as YAML reads a bare one; JSON, which stages are given, has no dates
+            raise ValueError(f"a date in quotes ('{day:%Y-%m-%d}')")
+        return day
 
     @field_validator("key")
     @classmethod

@@ -28,6 +28,9 @@ from star1.replies import Reply, Store, usage_tokens
 # Source: mean response of the published STAR-1 (1,840 characters) for reasoning; for the others the form that is asked for.
 REPLY_TOKENS = {"categorize": 15, "reason": 460, "score": 50, "judge": 10}
 REPLY_TOKENS |= {f"benign_{name}": REPLY_TOKENS[name] for name in ("reason", "score")} | {"benign_rewrite": 30}
+# The stand-in is brief, and counts words. Source: means of the default run.
+STAND_IN_TOKENS = {"categorize": 2, "reason": 87, "score": 6, "judge": 1}
+STAND_IN_TOKENS |= {"benign_rewrite": 10, "benign_reason": 49, "benign_score": 6}
 # Artifacts in running order: rows of an earlier one stand for those of a later one that is not made yet.
 CHAIN = ("collection", "categorized", "cot", "star1", "benign/rewritten", "benign/cot")
 HEADER = ("stage", "model", "rows", "stored", "calls", "tokens in", "tokens out", "USD", "hours")
@@ -154,7 +157,8 @@ def _estimate(params: Params, name: str, root: Path) -> Estimate:
     role = STAGES[stage][0] if stage in STAGES else "judge"
     endpoint, *others = params.llm.pool(role).values()
     path = root / FOLDER / f"{name}.jsonl"
-    known, usual = seen(path, endpoint), {**REPLY_TOKENS, **params.llm.reply_tokens}
+    known = seen(path, endpoint)
+    usual = {**(REPLY_TOKENS if endpoint.provider == "openai" else STAND_IN_TOKENS), **params.llm.reply_tokens}
     sampling = _sampling(params, stage)
     calls = Dry(endpoint, sampling, path, tuple(others), known.counted)
     pack = load_pack(root / "policies" / params.policy.pack)
@@ -233,7 +237,7 @@ def plain_rows(params: Params, stage: str, root: Path, filler: Filler) -> tuple[
             if stage == "benign_rewrite" or (stage.startswith("benign") and not artifact.startswith("benign")):
                 rows = rows[: params.benign.limit]
             return rows, "" if artifact == wanted else str(path)
-    return [], "nothing: no rows are made yet"
+    return [], "nothing"
 
 
 def judged_rows(params: Params, model: str, root: Path, filler: Filler) -> tuple[list[Benchmark], str]:
@@ -266,8 +270,10 @@ def table(found: list[Estimate]) -> list[str]:
         rows.append((one.stage, one.label, *counts, usd, hours))
     total = sum(one.usd or 0.0 for one in found)
     calls = sum(one.calls for one in found)
-    notes = [f"{one.stage}: by the rows of {one.stands_for}" for one in found if one.stands_for]
+    unknown = [one.stage for one in found if one.stands_for and not one.rows]
+    without = f", and what {', '.join(unknown)} will ask, whose rows are not made yet" if unknown else ""
+    notes = [f"{one.stage}: by the rows of {one.stands_for}" for one in found if one.stands_for and one.rows]
     unpriced = sorted({one.label for one in found if one.usd is None and one.calls})
     if unpriced:
         notes.append(f"no price is set for {', '.join(unpriced)}")
-    return [*columns(rows), f"total: {calls:,} calls, {total:,.2f} USD", *notes]
+    return [*columns(rows), f"total: {calls:,} calls, {total:,.2f} USD{without}", *notes]

@@ -10,6 +10,7 @@ from star1.endpoints import Endpoint, connect
 from star1.errors import CallError, tell
 from star1.faults import Body, FaultError, connection_fault, read_body, read_completion, status_fault
 from star1.gate import Gate, Ticket
+from star1.preflight import Preflight
 from star1.prices import Budget
 from star1.spending import Spending
 from star1.streams import EVENT_STREAM, assemble
@@ -41,6 +42,7 @@ class Lane:
         self.gate = Gate(endpoint.slots, *limits, pause_s=pause_s, longest_pause_s=endpoint.max_wait_s)
         self.budget = Budget(endpoint.price, endpoint.max_usd, spending.usd if spending else 0.0)
         self.closed: CallError | None = None
+        self._preflight = Preflight(endpoint)
         self._spending = spending
         self._settled = asyncio.Event()
         self._in_pieces = endpoint.stream
@@ -69,8 +71,10 @@ class Lane:
             sure: whether any reply has come to go by.
 
         Raises:
-            CallError: it would pass the endpoint's limit, and nothing is on its way that may cost less than foreseen.
+            CallError: it would pass the endpoint's limit, and nothing is on its way that may cost less than foreseen; or
+                before the first one, the endpoint does not know the model.
         """
+        await self._preflight.passed(self.api)
         while True:
             if self._spending is not None:
                 self.budget.spent += self._spending.news()

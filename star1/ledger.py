@@ -15,7 +15,7 @@ from star1.columns import columns
 from star1.errors import InputError
 from star1.prices import Price
 from star1.records import Row, write_rows
-from star1.replies import Reply, Store, usage_tokens
+from star1.replies import REOPENED, Reply, Store, usage_tokens
 from star1.segments import Block, Place, is_zipped, lines, segments
 
 KEY = re.compile(r"[0-9a-f]{64}")
@@ -36,6 +36,8 @@ class Use:
         prompt_tokens: of the replies whose server told [tokens].
         reply_tokens: the same for what was answered.
         uncounted: replies whose server did not tell.
+        seconds: that all replies took together, where that was kept [s].
+        reopened: replies that are not given back any more.
     """
 
     stage: str
@@ -47,13 +49,19 @@ class Use:
     prompt_tokens: int = 0
     reply_tokens: int = 0
     uncounted: int = 0
+    seconds: float = 0.0
+    reopened: int = 0
 
     def add(self, record: Row) -> None:
         """Count one attempt."""
+        if record["status"] == REOPENED:
+            self.reopened += 1
+            return
         if record["status"] != "ok":
             self.failed[str(record.get("reason"))] += 1
             return
         self.answered += 1
+        self.seconds += float(record.get("seconds") or 0.0)
         tokens = usage_tokens(record.get("usage"))
         self.uncounted += tokens is None
         prompt, reply = tokens or (0, 0)
@@ -120,13 +128,13 @@ def size(path: Path) -> int:
 
 
 def status(chosen: dict[str, Path], prices: Mapping[tuple[str, str], Price]) -> list[str]:
-    """A table of what each stage had from each model, and what that cost and takes on disk.
+    """A table of what each stage had from each model, what that cost, how long a reply took, and the room on disk.
 
     Args:
         chosen: the stores.
         prices: by label and model.
     """
-    rows = [("stage", "role", "label", "model", "replies", "tokens in", "tokens out", "USD", "without a reply")]
+    rows = [("stage", "role", "label", "model", "replies", "tokens in", "tokens out", "USD", "seconds", "remarks")]
     total = 0.0
     for stage, path in chosen.items():
         for use in uses(stage, path):
@@ -135,9 +143,12 @@ def status(chosen: dict[str, Path], prices: Mapping[tuple[str, str], Price]) -> 
             cost = price.cost(use.prompt_tokens, use.reply_tokens) if price else 0.0
             total += cost
             told_cost = f"{cost:,.2f}" if price else "-"
-            counts = (f"{use.answered:,}", f"{use.prompt_tokens:,}", f"{use.reply_tokens:,}", told_cost)
+            took = f"{use.seconds / use.answered:.2f}" if use.seconds else "-"
+            counts = (f"{use.answered:,}", f"{use.prompt_tokens:,}", f"{use.reply_tokens:,}", told_cost, took)
             untold = f"{use.uncounted:,} replies without a count of tokens" if use.uncounted else ""
-            rows.append((stage, use.role, use.label, use.model, *counts, "; ".join(filter(None, [failed, untold]))))
+            again = f"{use.reopened:,} re-opened" if use.reopened else ""
+            remarks = "; ".join(filter(None, [failed and f"without a reply: {failed}", untold, again]))
+            rows.append((stage, use.role, use.label, use.model, *counts, remarks))
     sizes = {stage: size(path) for stage, path in chosen.items()}
     told = ", ".join(f"{stage} {count:,}" for stage, count in sizes.items())
     return [
@@ -187,6 +198,8 @@ def _served(stage: str, path: Path) -> Iterator[Row]:
             continue
         if record["status"] == "ok":
             places[record["key"]] = place
+        elif record["status"] == REOPENED:
+            places.pop(record["key"], None)
     read = functools.lru_cache(maxsize=256)(Block.read)
     for key in sorted(places):
         record = read_record(_line_at(path, places[key], read))

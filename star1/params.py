@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from star1.datasets import OWN_DATA, Noise, Selection
 from star1.endpoints import POOL_EXPECTED, Endpoint, Sampling, pool_mistake
 from star1.errors import SettingError
 from star1.policies import pack_mistakes
@@ -18,8 +19,6 @@ from star1.sources import Benchmark, Located, Published, Source
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 TRIED = re.compile(r"str|int|float|bool|(list|dict)\[.*\]")
-# Data sets that the pipeline makes itself, beside those of fetch.published.
-OWN_DATA = {"star1": "data/star1.jsonl", "benign": "data/benign/benign.jsonl"}
 
 Name = Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -135,9 +134,11 @@ class Calls(Section):
 
 
 class Curate(Section):
-    """Selection of the final data set."""
+    """Selection of the final data set, and of others."""
 
     size: Count
+    selections: dict[Name, Selection]
+    stability: Noise
 
 
 class Benign(Section):
@@ -352,12 +353,9 @@ def _fields(place: list[Any]) -> list[str]:
     for key in place:
         found: list[Any] = []
         for kind in kinds:
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                if key in kind.model_fields:
-                    found.extend(_flat(kind.model_fields[key].annotation))
-            else:
-                found.append(kind)
-        kinds = found or kinds
+            if isinstance(kind, type) and issubclass(kind, BaseModel) and key in kind.model_fields:
+                found.extend(_flat(kind.model_fields[key].annotation))
+        kinds = found or kinds  # the name of a table's entry is no field of it
     models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
     return sorted({name for model in models for name in model.model_fields})
 
@@ -373,7 +371,8 @@ def _flat(annotation: Any) -> Iterator[Any]:
 def _mismatches(params: Params, root: Path) -> Iterator[str]:
     """Mistakes between sections: names that nothing has, files that are not there."""
     fetch = params.fetch
-    data = {**OWN_DATA, **dict.fromkeys(fetch.published)}
+    selections = params.curate.selections
+    data = {**OWN_DATA, **dict.fromkeys(fetch.published), **dict.fromkeys(selections)}
     yield from _unknown("collect.sources", params.collect.sources, fetch.sources)
     yield from _unknown("collect.benchmarks", list(params.collect.benchmarks), fetch.benchmarks)
     yield from _unknown("generate.benchmarks", params.generate.benchmarks, fetch.benchmarks)
@@ -386,6 +385,8 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
             yield f"finetune.runs.{name}: a name that a base model has, or `base`; expected one of its own."
     for name in sorted(set(fetch.published) & set(OWN_DATA)):
         yield f"fetch.published.{name}: a name that the pipeline's own data has; expected another one."
+    for name in sorted(set(selections) & {*OWN_DATA, *fetch.published}):
+        yield f"curate.selections.{name}: a name that another data set has; expected one of its own."
     if not (root / "policies" / params.policy.pack / "policy.yaml").is_file():
         packs = sorted(path.parent.name for path in root.glob("policies/*/policy.yaml"))
         yield f"policy.pack: no policies/{params.policy.pack}/policy.yaml; expected one of {', '.join(packs)}."

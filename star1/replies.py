@@ -16,12 +16,15 @@ from typing import IO, Any, Self
 import orjson
 
 from star1 import tags
+from star1.actuals import Actuals
 from star1.owners import NO_LOCKS, Owner, in_use
 from star1.segments import Block, Place, add_segment, is_zipped, lines
 
 # Part of every key: raise it when what is sent for the same arguments changes.
 VERSION = 1
 SYNC_EVERY_S = 1.0
+# Status of the record that takes a reply back (`star1 calls retry`).
+REOPENED = "reopened"
 # Unzipped blocks that are kept at hand: rows ask for their replies in nearly the order in which they came.
 BLOCKS = 16
 # Servers without keys are given a word such as EMPTY in place of one: no secret, and a word that replies may hold.
@@ -103,6 +106,7 @@ class Store:
     def __init__(self, path: str | Path, *secrets: str | None, look: bool = False) -> None:
         self.path = Path(path)
         self.bad_lines = 0
+        self.actuals = Actuals()
         self._places: dict[str, Place] = {}
         self._block = functools.lru_cache(maxsize=BLOCKS)(Block.read)
         if look:
@@ -151,12 +155,14 @@ class Store:
     def get(self, key: str) -> Reply | None:
         """The reply kept under `key`, or None. Failures are never given back."""
         if (place := self._places.get(key)) is None:
+            self.actuals.want(key)
             return None
         if place.block is None:
             line = os.pread(self._fd, place.length, place.start)
         else:
             line = self._block(place.block)[place.start : place.start + place.length]
         record = orjson.loads(line)
+        self.actuals.answer(key, usage_tokens(record.get("usage")), record.get("seconds"))
         return Reply(**record["reply"], note=record["note"])
 
     def keep(self, record: Mapping[str, Any], reply: Reply | None) -> None:
@@ -176,6 +182,13 @@ class Store:
         self._append(line)
         if reply is not None:
             self._places[record["key"]] = Place(None, start, len(line))
+        elif record["status"] == "failed":
+            self.actuals.fail(record["key"], record.get("reason"))
+
+    def reopen(self, key: str, about: Mapping[str, Any]) -> None:
+        """Give the reply under `key` back no more, until a new one comes; it stays on disk, and so does what it cost."""
+        self.keep({**about, "key": key, "status": REOPENED}, None)
+        self._places.pop(key, None)
 
     def compact(self) -> Path | None:
         """Zip the lines so far into a segment of their own, every byte kept; gives its path, or None without lines.
@@ -247,12 +260,17 @@ class Store:
         self._size = 0
 
     def _index(self) -> None:
+        self.actuals.forget_failures()
         for place, line in lines(self.path):
             try:
                 record = orjson.loads(line)
                 if record["status"] == "ok":
                     Reply(**record["reply"], note=record["note"])
                     self._places[record["key"]] = place
+                elif record["status"] == REOPENED:
+                    self._places.pop(record["key"], None)
+                else:
+                    self.actuals.fail(record["key"], record.get("reason"))
             except (orjson.JSONDecodeError, KeyError, TypeError):
                 self.bad_lines += 1
 

@@ -122,13 +122,24 @@ class Answer:
 
 @dataclass
 class Served:
-    """A running server: its address, and the requests that came (body, headers)."""
+    """A running server: its address, the requests that came (body, headers), and how often its models were asked for."""
 
     url: str
     requests: list[dict[str, Any]]
     headers: list[dict[str, str]]
     paths: list[str]
     most_at_once: int = 0
+    listed: int = 0
+
+
+async def send(writer: asyncio.StreamWriter, answer: Answer) -> bool:
+    """Send an answer; gives whether the connection stays open."""
+    content = answer.content()
+    sent = {"content-type": "application/json", "content-length": str(len(content)), **answer.headers}
+    start = f"HTTP/1.1 {answer.status} X\r\n" + "".join(f"{name}: {value}\r\n" for name, value in sent.items())
+    writer.write(start.encode() + b"\r\n" + (content[: len(content) // 2] if answer.cut else content))
+    await writer.drain()
+    return not answer.cut
 
 
 async def _send_pieces(writer: asyncio.StreamWriter, answer: Answer) -> None:
@@ -155,8 +166,13 @@ def events(*deltas: Mapping[str, object], finish_reason: str | None = "stop", do
 
 
 @contextmanager
-def server(respond: Callable[[dict[str, Any], int], Answer]) -> Iterator[Served]:
-    """Serve on a free port; `respond` gets the request's body and how many requests came before it."""
+def server(respond: Callable[[dict[str, Any], int], Answer], models: Answer | None = None) -> Iterator[Served]:
+    """Serve on a free port.
+
+    Args:
+        respond: gets a request's body and how many requests came before it.
+        models: what is sent back to whoever asks for the list of models; unless given, that there is none.
+    """
     loop = asyncio.new_event_loop()
     served = Served("", [], [], [])
     open_now = 0
@@ -167,6 +183,13 @@ def server(respond: Callable[[dict[str, Any], int], Answer]) -> Iterator[Served]
             while head := await reader.readuntil(b"\r\n\r\n"):
                 start, *lines = head.decode().split("\r\n")
                 headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+                if head.startswith(b"GET "):
+                    served.listed += 1
+                    answer = models or Answer({"error": {"message": "no such path"}}, 404)
+                    await asyncio.sleep(answer.wait_s)
+                    if not await send(writer, answer):
+                        break
+                    continue
                 body = orjson.loads(await reader.readexactly(int(headers["content-length"])))
                 place = len(served.requests)
                 served.requests.append(body)
@@ -180,14 +203,7 @@ def server(respond: Callable[[dict[str, Any], int], Answer]) -> Iterator[Served]
                 if answer.pieces:
                     await _send_pieces(writer, answer)
                     continue
-                content = answer.content()
-                sent = {"content-type": "application/json", "content-length": str(len(content)), **answer.headers}
-                start = f"HTTP/1.1 {answer.status} X\r\n" + "".join(
-                    f"{name}: {value}\r\n" for name, value in sent.items()
-                )
-                writer.write(start.encode() + b"\r\n" + (content[: len(content) // 2] if answer.cut else content))
-                await writer.drain()
-                if answer.cut:
+                if not await send(writer, answer):
                     break
         except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             pass

@@ -140,8 +140,9 @@ def make_project(root: Path) -> None:
         "score": {"sampling": {}},
         "benign": {name: {"sampling": {}} for name in ("rewrite", "reason", "score")},
         "finetune": {
-            "runs": {"run": {"base": "base", "data": ["star1", "benign", "Released"], "think": True, "seed": 1}}
+            "runs": {"run": {"base": "base", "data": ["star1", "benign", "few", "Released"], "think": True, "seed": 1}}
         },
+        "curate": {"selections": {"few": {"kind": "random", "size": 1, "seed": 1}}},
         "judge": {"sampling": {}, "prompts": {"harmful": "refusal", "benign": "refusal"}},
     }
     write_text(root / "params.yaml", yaml.safe_dump(params))
@@ -169,10 +170,11 @@ def _make_rows(root: Path) -> None:
         rows = outcome.kept
         write_rows(root / f"data/{artifact}.jsonl", rows)
         write_rows(root / f"data/quarantine/{stage}.jsonl", outcome.quarantined)
-    full, kept, dropped = curate(rows, 10, pack.other, 3)
+    full, kept, dropped = curate(rows, pack.rubrics["score"], pack.other, 3)
     write_rows(root / "data/full_score.jsonl", full)
     write_rows(root / "data/star1.jsonl", kept)
     write_rows(root / "data/curate_dropped.jsonl", dropped)
+    write_rows(root / "data/selections/few.jsonl", kept[:1])
     pairs = {"training": "collection", "row": "1", "source": "school", "question_digest": text_digest(QUESTIONS[1])}
     near = {"benchmark": "jbb", "benchmark_row": "jbb-0", "tfidf": 0.7}
     write_rows(root / "data/contamination.jsonl", [pairs | near, pairs | near | {"training": "school", "row": 1}])
@@ -204,7 +206,8 @@ def _make_results(root: Path) -> None:
     staging = root / ".work"
     write_json(staging / "config.json", {"model": "base"})
     checkpoints.publish(staging, root / "models/base/base", "tiny", {})
-    files = [root / "data/star1.jsonl", root / "data/benign/benign.jsonl", root / "data/published/Released.jsonl"]
+    names = ("star1", "benign/benign", "selections/few", "published/Released")
+    files = [root / f"data/{name}.jsonl" for name in names]
     data = [{"file": path.name, "sha256": file_digest(path), "rows": len(read_rows(path))} for path in files]
     base = {"kind": "tiny", "manifest_sha256": file_digest(root / "models/base/base/manifest.json")}
     write_json(staging / "config.json", {"model": "run"})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import contenders, dedup, published, synthetic
+from benchmarks import contenders, curation, dedup, published, synthetic
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,9 +17,9 @@ def test_quick_run() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     titles = [line.split(":")[0] for line in done.stdout.splitlines() if line.startswith("### ")]
-    assert titles == ["### tfidf", "### vectors", "### scale", "### growth"]
-    assert done.stdout.count("published way") == 2
-    assert done.stdout.count("same rows") == 3
+    assert titles == ["### tfidf", "### vectors", "### vectors", "### scale", "### growth"]
+    assert done.stdout.count("published way") == 3
+    assert done.stdout.count("same rows") == 4
     assert "MISSED" not in done.stdout  # a quick run measures nothing
 
 
@@ -61,3 +61,18 @@ def test_ways_that_differ_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(dedup.SECTIONS, "tfidf", other)
     with pytest.raises(SystemExit, match="one: 1 of 3 rows differ"):
         dedup.main(["--quick", "tfidf"])
+
+
+def test_curation_benchmark_runs_and_both_ways_agree() -> None:
+    command = [sys.executable, "-m", "benchmarks.curation", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("same rows") == 3
+    assert "4,100" in done.stdout
+
+
+def test_curation_benchmark_notices_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"cpu": 1.0, "loaded": 0.0, "over": 0.0}
+    monkeypatch.setattr(curation, "run", lambda job, count, size: {**found, "kept": [job]})
+    with pytest.raises(SystemExit, match="the two ways keep different rows"):
+        curation.main(["--quick"])

@@ -27,6 +27,8 @@ SMALL = [
 # A module goes to one worker, so the small run is made once.
 STAGES_AFTER_CURATE = {
     "curate",
+    "curate_perturb",
+    "describe",
     "screen",
     *(f"benign_{step}" for step in ("rewrite", "reason", "score", "keep")),
     "finetune/star1",
@@ -114,6 +116,14 @@ def test_small_run_end_to_end(small: Path) -> None:
     assert rows + dropped == funnel["total"]["rows"] == 70 + 81
     assert "results/metrics/main.json" in run(small, "dvc", "metrics", "show")
     assert "collect" in run(small, "dvc", "dag")
+    scored = [json.loads(line) for line in (small / "data/scored.jsonl").open()]
+    for name, lowest in (("random", range(11)), ("medium", range(5, 9))):
+        chosen = [json.loads(line) for line in (small / f"data/selections/{name}.jsonl").open()]
+        assert chosen == [row for row in scored if row in chosen]
+        assert all(min(row["score"].values()) in lowest for row in chosen)
+    assert "rows in another order" in (small / "results/tables/stability.md").read_text()
+    quality = json.loads((small / "results/metrics/quality.json").read_text())
+    assert [quality[name]["rows"] for name in ("scored", "star1")] == [len(scored), 24]
 
 
 @pytest.mark.slow
@@ -144,11 +154,11 @@ def test_one_changed_value_runs_the_same_stages_with_either_engine(small: Path, 
 @pytest.mark.parametrize(
     ("change", "first", "count"),
     [
-        ("collect.tfidf_threshold=0.55", "collect", 17),
-        ("score.coverage=0.9", "score", 14),
+        ("collect.tfidf_threshold=0.55", "collect", 21),
+        ("score.coverage=0.9", "score", 18),
         ("finetune.settings.learning_rate=0.001", "finetune-star1", 7),
-        ("summarize.confidence=0.9", "summarize", 1),
-        ("prompt", "categorize", 16),
+        ("summarize.confidence=0.9", "summarize", 3),
+        ("prompt", "categorize", 20),
     ],
 )
 def test_plans_agree_on_one_changed_value(small: Path, tmp_path: Path, change: str, first: str, count: int) -> None:
@@ -170,7 +180,7 @@ def test_mirror_preset_plans_the_whole_dag(tmp_path: Path, shared: Path) -> None
     run(tmp_path, "star1", "preset", "mirror", "--set", f"fetch.mirror={shared / 'sources'}")
     plans = json.loads(run(tmp_path, "star1", "plan", "--json"))
     assert plans["snakemake"] == plans["dvc"]
-    assert len(plans["dvc"]) == 36
+    assert len(plans["dvc"]) == 40
     assert "fetch_source-HarmBench" in plans["dvc"]
     assert "fetch_published-STAR_1" in plans["dvc"]
 

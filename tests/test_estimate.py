@@ -1,5 +1,6 @@
 """What is foreseen is what is then asked: calls exactly, tokens nearly; without network, key or change on disk."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from star1.records import Row, read_rows, write_rows
 from tests.conftest import ROOT
 from tests.loopback import stand_in
 
+PRICE = Price(input=2.0, output=8.0)
 Stage = Callable[[list[Row], Pack, Calls], Outcome]
 CHAIN: list[tuple[str, Stage, str]] = [
     ("categorize", categorize, "categorized"),
@@ -56,15 +58,25 @@ def test_calls_are_exact_and_tokens_near_after_a_sample(project: Path) -> None:
     rows = read_rows(project / "data/collection.jsonl")
     for name, ask, output in CHAIN:
         path = project / f"data/replies/{name}.jsonl"
-        calls = Calls(stand_in(), Sampling.model_validate(getattr(found, name).sampling), path)
+        costs = project / f"results/costs/{name}.json"
+        sampling = Sampling.model_validate(getattr(found, name).sampling)
+        calls = Calls(stand_in(price=PRICE), sampling, path, costs=costs)
         empty = one(found, name, project)
         ask(rows[:12], pack, calls)
         sampled = one(found, name, project)
         before = uses(name, path)[0]
         outcome = ask(rows, pack, calls)
         after = uses(name, path)[0]
-        assert empty.calls == after.answered
-        assert empty.prompt_tokens == after.prompt_tokens
+        actual = json.loads(costs.read_text())
+        assert empty.calls == after.answered == actual["replies"]
+        assert empty.prompt_tokens == after.prompt_tokens == actual["prompt_tokens"]
+        assert empty.reply_tokens == pytest.approx(actual["reply_tokens"], rel=0.25)
+        assert empty.prompt_tokens + empty.reply_tokens == pytest.approx(
+            after.prompt_tokens + after.reply_tokens, rel=0.1
+        )
+        assert actual["reply_tokens"] == after.reply_tokens
+        assert actual["usd"] == pytest.approx(PRICE.cost(after.prompt_tokens, after.reply_tokens), abs=1e-6)
+        assert (actual["rows"], actual["failed_attempts"]) == (len(rows), 0)
         assert sampled.calls == outcome.asked == after.answered - before.answered > 0
         assert sampled.prompt_tokens == pytest.approx(after.prompt_tokens - before.prompt_tokens, rel=0.1)
         assert sampled.reply_tokens == pytest.approx(after.reply_tokens - before.reply_tokens, rel=0.1)
@@ -84,7 +96,8 @@ def test_nothing_is_sent_made_or_asked_for(project: Path, monkeypatch: pytest.Mo
     assert [one.stage for one in foreseen][:3] == ["categorize", "reason", "score"]
     assert foreseen[1].calls == 59  # by the questions of the collection
     assert "reason: by the rows of" in "\n".join(table(foreseen))
-    assert "judge-tiny: by the rows of fewer" in "\n".join(table(foreseen))
+    unknown = ", and what judge-tiny, judge-star1, judge-star1+benign will ask, whose rows are not made yet"
+    assert unknown in "\n".join(table(foreseen))
 
 
 def test_money_and_hours_are_those_of_the_limits(project: Path) -> None:

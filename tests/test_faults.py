@@ -45,7 +45,11 @@ def error_lines(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("  size: 160", "  sice: 160", "curate.sice: unknown key; expected one of size. Hint: did you mean size?"),
+        (
+            "  size: 160",
+            "  sice: 160",
+            "curate.sice: unknown key; expected one of selections, size, stability. Hint: did you mean size?",
+        ),
         ("  size: 160", "  size: lots", "curate.size: 'lots' (str); expected a valid integer."),
         (
             "benchmarks: {strongreject: drop, jbb: drop, wildjailbreak: drop, xstest: drop}\n",

@@ -27,7 +27,7 @@ def fill(path: Path, *numbers: int, text: str = "text of") -> None:
             about = {"key": key(number), "item": str(number), "role": "reason", "label": "m", "model": "m-1"}
             store.keep({**about, "reason": "rate_limit"}, None)
             usage = {"prompt_tokens": 10, "completion_tokens": number, "total_tokens": 10 + number}
-            store.keep({**about, "usage": usage}, Reply(f"{text} {number}\nwith ü"))
+            store.keep({**about, "usage": usage, "seconds": 1.5 * number}, Reply(f"{text} {number}\nwith ü"))
 
 
 def all_lines(path: Path) -> bytes:
@@ -141,16 +141,15 @@ def test_verify_names_what_is_damaged_and_what_is_only_torn(
 
 
 def test_status_counts_what_the_lines_say(tmp_path: Path) -> None:
-    """Replies, failures by reason and tokens, zipped or not; one without a count of tokens is told."""
+    """Replies, failures by reason, tokens, cost and mean seconds, zipped or not; one without a count of tokens is told."""
     path = tmp_path / "reason.jsonl"
     fill(path, 1, 2, 3)
     with Store(path) as store:
         store.compact()
         store.keep({"key": key(9), "role": "repair", "label": "m", "model": "m-1", "usage": None}, Reply("x"))
     told = "\n".join(ledger.status(ledger.stores(folder=tmp_path), {("m", "m-1"): Price(input=1000, output=5000)}))
-    assert ["reason", "reason", "m", "m-1", "3", "30", "6", "0.06", "rate_limit", "3"] in [
-        line.split() for line in told.splitlines()
-    ]
+    figures = ["reason", "reason", "m", "m-1", "3", "30", "6", "0.06", "3.00"]
+    assert [*figures, "without", "a", "reply:", "rate_limit", "3"] in [line.split() for line in told.splitlines()]
     assert "1 replies without a count of tokens" in told
     assert f"total: 0.06 USD, {sum(one.stat().st_size for one in tmp_path.glob('r*')):,} bytes" in told
 

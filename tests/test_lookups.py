@@ -1,7 +1,9 @@
 """What rules read: values that carry their name, and the code behind a script."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+from star1.workflow.inputs import Inputs
 from star1.workflow.lookups import LookUp, Params, Setting, canonical, code
 from tests.conftest import ROOT
 
@@ -48,3 +50,15 @@ def test_code_of_real_scripts() -> None:
         code("summarize", ROOT)
     )
     assert "star1/sft.py" not in code("collect", ROOT)
+
+
+def test_training_data_by_name() -> None:
+    """The pipeline's own sets, selections, and sets that others released, in the order of the run."""
+    values = {
+        "policy": {"pack": "star1"},
+        "curate": {"selections": {"random": {}}},
+        "finetune": {"runs": {"r": {"data": ["random", "benign", "STAR-1", "star1"]}}},
+    }
+    files = Inputs(Params(values)).training_data(SimpleNamespace(run="r"))
+    own = ["data/selections/random.jsonl", "data/benign/benign.jsonl"]
+    assert files == [*own, "data/published/STAR-1.jsonl", "data/star1.jsonl"]

@@ -38,7 +38,11 @@ def test_default_params_have_no_mistakes() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("curate.sise", 3, "curate.sise: unknown key; expected one of size. Hint: did you mean size?"),
+        (
+            "curate.sise",
+            3,
+            "curate.sise: unknown key; expected one of selections, size, stability. Hint: did you mean size?",
+        ),
         ("curate.size", "many", "curate.size: 'many' (str); expected a valid integer."),
         ("curate.size", 0, "curate.size: 0 (int); expected greater than or equal to 1."),
         ("curate.size", True, "curate.size: True (bool); expected a valid integer."),
@@ -61,13 +65,34 @@ def test_default_params_have_no_mistakes() -> None:
             "a name that a base model has",
         ),
         ("finetune.runs.star1.data", ["star2"], "finetune.runs.star1.data: 'star2'"),
+        (
+            "finetune.runs.star1.data",
+            ["randon"],
+            "expected one of benign, medium, random, star1. Hint: did you mean random?",
+        ),
+        (
+            "curate.selections.star1",
+            {"kind": "balanced", "size": 9},
+            "curate.selections.star1: a name that another data set",
+        ),
+        ("curate.selections.a/b", {"kind": "balanced", "size": 9}, "curate.selections.a/b"),
+        ("curate.selections.random", {"kind": "random", "size": 9}, "seed is required for kind random"),
+        ("curate.selections.random.kind", "medium", "expected 'balanced', 'random' or 'per_category'."),
+        ("curate.selections.random.marks", [10], "curate.selections.random.marks: [10] (list); expected"),
+        (
+            "curate.selections.random.sise",
+            4,
+            "unknown key; expected one of kind, marks, seed, size. Hint: did you mean size?",
+        ),
+        ("curate.stability.lowered", [1.5], "curate.stability.lowered.0: 1.5 (float); expected less than 1."),
+        ("curate.stability.repeats", 1, "curate.stability.repeats: 1 (int); expected greater than or equal to 2."),
         ("finetune.runs.a/b", {"base": "tiny", "data": ["star1"], "think": True, "seed": 1}, "finetune.runs.a/b"),
         ("fetch.models.tiny.kind", "huge", "fetch.models.tiny"),
         ("fetch.sources.school.path", "bundled/sources/none.txt", "fetch.sources.school.path: no file"),
         ("fetch.sources.school.kind", "mirror", "fetch.sources.school: of kind mirror, and fetch.mirror is null"),
         ("fetch.sources.school.sha", "0", "fetch.sources.school.sha: unknown key"),
         ("fetch.sources.school.sha256", 3, "fetch.sources.school.sha256: 3 (int); expected a valid string."),
-        ("curate", 3, "curate: 3 (int); expected a mapping with the keys size."),
+        ("curate", 3, "curate: 3 (int); expected a mapping with the keys selections, size, stability."),
         ("fetch.sources", 3, "fetch.sources: 3 (int); expected a mapping."),
     ],
 )

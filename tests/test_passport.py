@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from star1 import cli, tags
+from star1.deliberation import NO_POLICY
 from star1.errors import InputError
 from star1.passport import finding, text
 from star1.passport.books import Books, md5
@@ -75,7 +76,10 @@ def test_a_row_from_its_source_to_the_models_trained_on_it(made: Path) -> None:
     assert call["sampling"] == {"temperature": 0.6}
     assert call["reply"]["content"] in one["trace"]["response"]
     assert all(file_digest(made / each["path"]) == each["sha256"] for each in one["category"]["policies"])
-    assert one["trained"] == [{"passport": "model:run", "file": "data/star1.jsonl"}]
+    assert one["trained"] == [
+        {"passport": "model:run", "file": f"data/{name}.jsonl"} for name in ("star1", "selections/few")
+    ]
+    assert one["curation"] == {"full_marks": True, "selected": True, "selections": ["few"]}
     assert issue("benign:0", made)["trained"] == [{"passport": "model:run", "file": "data/benign/benign.jsonl"}]
 
 
@@ -96,7 +100,7 @@ def test_rows_that_ended_on_the_way(made: Path) -> None:
     assert issue("school-6", made)["outcome"] == "left out at fetch: by the entry's `keep`"
     assert issue("school-7", made)["outcome"] == "dropped at fetch: too long"
     aside = issue("row:3", made)
-    assert aside["outcome"] == "set aside by reason: Other: no policy of the pack applies"
+    assert aside["outcome"] == f"set aside by reason: {NO_POLICY}"
     assert (aside["problems"], aside["trained"]) == ([], [])
     dropped = read_rows(made / "data/curate_dropped.jsonl")[-1]
     assert issue(dropped["id"], made)["outcome"] == f"not in the final data set: {dropped['reason']}"
@@ -109,7 +113,7 @@ def test_an_unscored_answer_and_a_pooled_cell(made: Path) -> None:
     cell = issue("run/all", made, everything=True)
     assert cell["address"] == "main:run/all harmful"
     assert (cell["n"], cell["total"], len(cell["of_them"]), cell["answers"]) == (4, 6, 6, 6)
-    assert cell["checkpoint"]["training_rows"] == 7
+    assert cell["checkpoint"]["training_rows"] == 8
 
 
 # --- what does not agree ---------------------------------------------------------------------------------------------

@@ -335,6 +335,15 @@ def test_run_cache_hit_is_known_to_snakemake(project: Project) -> None:
     assert project.clean()
 
 
+def test_run_cache_hit_with_the_same_content_is_known_to_snakemake(project: Project) -> None:
+    """There and back: dvc.lock and outputs are as Snakemake saw them last, and its records are of the state between."""
+    project.edit("scripts/work.py", "half of it", "a part")
+    assert project.repro() == ALL
+    project.edit("scripts/work.py", "a part", "half of it")
+    assert project.repro() == []
+    assert project.clean()
+
+
 def test_old_version_by_git_and_dvc_checkout(project: Project) -> None:
     project.edit("params.yaml", "alpha: 0.1", "alpha: 0.9")
     project.snakemake()

@@ -108,10 +108,11 @@ class Desk:
         inputs = self.books.inputs(f"models/{run}")
         if found := [path for path in inputs if path.startswith("data/") and path.endswith(".jsonl")]:
             return found
-        from star1.params import OWN_DATA  # slow to load, and seldom needed
+        from star1.datasets import data_file  # slow to load, and seldom needed
 
         names = self.books.setting(f"models/{run}", f"finetune.runs.{run}") or {}
-        return [OWN_DATA.get(name, f"data/published/{name}.jsonl") for name in names.get("data") or ()]
+        selections = self.books.setting(f"models/{run}", "curate.selections") or {}
+        return [data_file(name, selections) for name in names.get("data") or ()]
 
     def trained(self, name: str, question: str) -> Iterator[Row]:
         """The runs with a data file that holds a row: by its id and its text, since benign rows have the same ids."""

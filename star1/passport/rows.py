@@ -110,9 +110,11 @@ def _curation(desk: Desk, name: str, scored: Row | None) -> Row | None:
     for path, row in (("data/full_score.jsonl", full), ("data/star1.jsonl", kept)):
         if row and any(row.get(key) != value for key, value in scored.items()):
             desk.page.problems.append(f"{path}: row {name} differs from data/scored.jsonl")
-    return {"full_marks": full is not None, "selected": kept is not None} | (
-        {"reason": dropped["reason"]} if dropped else {}
-    )
+    told: Row = {"full_marks": full is not None, "selected": kept is not None}
+    told |= {"reason": dropped["reason"]} if dropped else {}
+    others = desk.places.names("data/selections")
+    chosen = [one for one in others if row_of(desk.root / f"data/selections/{one}.jsonl", name)]
+    return told | ({"selections": chosen} if others else {})
 
 
 def _benign_of(desk: Desk, name: str) -> Row | None:

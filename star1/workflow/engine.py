@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from star1.errors import Star1Error
-from star1.workflow import dvcfile, sync, trust
+from star1.workflow import dvcfile, foresight, sync, trust
 from star1.workflow.dag import TRUST_CHECK_OFF, digest, jobs, stage_name
 from star1.workflow.stage import STAGE_DIGEST
 
@@ -15,12 +16,20 @@ INSIDE_DVC = "DVC_STAGE"
 
 def before_plan(workflow: Any) -> None:
     """Compare outputs with their records, unless this is a job's own process or one that DVC started for one rule."""
+    foresight.tell_after_dry_run(workflow)
     if workflow.is_main_process and INSIDE_DVC not in os.environ and TRUST_CHECK_OFF not in os.environ:
         sync.check_trust()
 
 
+def limit(workflow: Any, resources: Mapping[str, int]) -> None:
+    """Say how much there is of resources, unless the command line does (`--resources NAME=2`)."""
+    for name, amount in resources.items():
+        if name not in workflow.global_resources:
+            workflow.register_resource(name, amount)
+
+
 def on_start(workflow: Any) -> None:
-    """Refuse to work for a DVC stage that was generated from other rules.
+    """Refuse to work for a DVC stage that was generated from other rules; tell what model calls are foreseen to cost.
 
     Raises:
         Star1Error: dvc.yaml is out of step with the rules or with a list in params.yaml.
@@ -34,6 +43,7 @@ def on_start(workflow: Any) -> None:
                     "what the rules generate",
                     "run `star1 dvc-yaml`, then `dvc repro` again.",
                 )
+    foresight.tell_total(workflow)
 
 
 def show_results() -> None:
@@ -48,6 +58,7 @@ def on_end(workflow: Any) -> None:
     if not sync.uses_dvc():
         return
     if INSIDE_DVC in os.environ:
+        sync.MEMO.unlink(missing_ok=True)  # Snakemake's records are those of another state than the one seen last
         sync.track_replies()
         return
     dag = workflow.dag

@@ -1,11 +1,13 @@
 """Which files a job reads, where that depends on params.yaml: functions of wildcards and parameters only, for both engines."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from star1.params import OWN_DATA, as_list
+from star1.datasets import data_file
+from star1.params import as_list
 from star1.workflow.lookups import LookUp, Params
 
 InputFunction = Callable[[Any], list[str]]
@@ -49,6 +51,20 @@ class Inputs:
         endpoints = (self.params.values["llm"]["endpoints"][name] for name in self._pool(role))
         return [endpoint["rows"] for endpoint in endpoints if endpoint["provider"] == "replay"]
 
+    def turns(self, role: str) -> dict[str, int]:
+        """The resources of a job that asks a role's remote endpoints: those that share an endpoint wait for each other.
+
+        One job fills an endpoint's slots, and its limits (per minute, in USD) are kept within a job.
+        """
+        return {f"endpoint_{re.sub('[^A-Za-z0-9]', '_', name)}": 1 for name in self._pool(role) if self._remote(name)}
+
+    def endpoints(self) -> dict[str, int]:
+        """How many jobs may ask each remote endpoint at a time."""
+        return {name: 1 for role in self.params.values["llm"]["roles"] for name in self.turns(role)}
+
+    def _remote(self, name: str) -> bool:
+        return bool(self.params.values["llm"]["endpoints"][name]["provider"] == "openai")
+
     def prompts(self, *names: str) -> list[str]:
         """The files of the policy pack behind some prompts: categories and rubrics, the prompts, and policy texts where shown."""
         files = [self.pack / "policy.yaml", *(self.pack / "prompts" / f"{name}.md" for name in (*names, "repair"))]
@@ -68,4 +84,4 @@ class Inputs:
     def training_data(self, wildcards: Any) -> list[str]:
         """The data sets of a run."""
         names = self.params.value(f"finetune.runs.{wildcards.run}.data")
-        return [OWN_DATA.get(name, f"data/published/{name}.jsonl") for name in names]
+        return [data_file(name, self.params.values["curate"]["selections"]) for name in names]

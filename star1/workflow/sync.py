@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
@@ -97,6 +98,29 @@ def _commit(names: set[str]) -> None:
             stage.commit()
         if stages:
             stages[0].dvcfile.dump_stages(stages, update_pipeline=False)
+
+
+def forget(outputs: Collection[str]) -> list[str]:
+    """Make DVC run the stages of some outputs again; gives their names. What is in its cache stays there.
+
+    That an output is missing is not enough: DVC brings it back, by its lock or its run cache.
+    """
+    if not uses_dvc() or not outputs:
+        return []
+    from dvc.exceptions import DvcException
+    from dvc.stage.cache import _can_hash, _get_stage_hash
+
+    with dvc_repo() as repo:
+        stages = [stage for stage in repo.index.stages if {out.def_path for out in stage.outs} & set(outputs)]
+        for stage in stages:
+            for look in (lambda: None, stage.save_deps):  # as it was run last, and as it would be now
+                with contextlib.suppress(DvcException, OSError):
+                    look()
+                    if _can_hash(stage):
+                        runs = repo.stage_cache._get_cache_dir(_get_stage_hash(stage))
+                        shutil.rmtree(runs, ignore_errors=True)
+            stage.dvcfile._lockfile.remove_stage(stage)
+    return sorted(stage.addressing for stage in stages)
 
 
 def track_replies() -> bool:
