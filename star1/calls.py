@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from star1.batch_provider import ProviderClient
+from star1.batch_vllm import VllmClient
 from star1.endpoints import Endpoint, Sampling, read_pool, read_settings
 from star1.errors import CoverageError, Star1Error, StoppedError
 from star1.faults import HINTS
@@ -45,7 +47,9 @@ class Calls:
 
     def client(self, store: Store) -> Client:
         """Who asks."""
-        return Client(self.endpoint, self.sampling, store, self.others)
+        kinds = {"provider": ProviderClient, "vllm": VllmClient}
+        kind = kinds[self.endpoint.batch.kind] if self.endpoint.batch else Client
+        return kind(self.endpoint, self.sampling, store, self.others)
 
 
 @dataclass(frozen=True)
@@ -217,7 +221,7 @@ async def _go_through(
             progress.add()
 
     async def stopped(number: int) -> None:
-        raise StoppedError(stage, number)
+        raise StoppedError(stage, number, client.left)
 
     def stop(number: int) -> None:
         nonlocal taking

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -218,6 +219,32 @@ def doctor(args: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def policy_check(args: argparse.Namespace) -> None:
+    """Check a policy pack: its files, then its golden examples."""
+    from star1 import params, policy_check
+    from star1.packs import find_pack
+
+    folder = find_pack(Path(), args.pack or str((params.read_yaml("params.yaml").get("policy") or {}).get("pack", "")))
+    told, examples = policy_check.check_files(folder, golden=not args.schema_only)
+    say(told)
+    if args.schema_only:
+        return
+    values = params.Params.model_validate(params.load())
+    answers = policy_check.check_golden(folder, examples, values, args.endpoint)
+    for line in policy_check.report(answers, values, args.endpoint):
+        say(line)
+    if not args.report and not all(one.agrees for one in answers):
+        sys.exit(1)
+
+
+def policy_new(args: argparse.Namespace) -> None:
+    """Copy a policy pack under a new name."""
+    from star1.packs import new_pack
+
+    folder = new_pack(Path(), args.name, args.source)
+    say(f"{folder}: a copy of {args.source}. Edit it, then: star1 policy check {args.name}")
+
+
 def show(_: argparse.Namespace) -> None:
     """Print the tables and say where everything lies."""
     table = Path("results/tables/main.md")
@@ -321,9 +348,27 @@ def parser() -> argparse.ArgumentParser:
         "--stage", nargs="+", default=[], metavar="STAGE", help="such as reason or judge-tiny; none means all"
     )
     kind.add_argument("--dry-run", action="store_true", help="only tell what would be re-opened")
+    command = commands.add_parser("policy", help="policy packs: make one, check one (docs/policies.md)")
+    add_policy(command.add_subparsers(dest="what", required=True, metavar="WHAT"))
     command = commands.add_parser("show", help="print the tables of the last run and where everything lies")
     command.set_defaults(do=show)
     return root
+
+
+def add_policy(kinds: Any) -> None:
+    """The commands on policy packs."""
+    kind = kinds.add_parser(
+        "check", help="the files of a pack, then its golden examples; exit status 1 when one is not as expected"
+    )
+    kind.add_argument("pack", nargs="?", help="a folder of policies/; by default policy.pack of params.yaml")
+    kind.add_argument("--schema-only", action="store_true", help="only the files; no model is asked")
+    kind.add_argument("--endpoint", metavar="NAME", help="ask this one of llm.endpoints in place of the roles' own")
+    kind.add_argument("--report", action="store_true", help="exit status 0 even when models answer otherwise")
+    kind.set_defaults(do=policy_check)
+    kind = kinds.add_parser("new", help="copy a pack under a new name")
+    kind.add_argument("name", help="what the new pack is called")
+    kind.add_argument("--from", dest="source", default="star1", metavar="PACK", help="the pack to copy (star1)")
+    kind.set_defaults(do=policy_new)
 
 
 def main() -> None:

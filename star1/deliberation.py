@@ -14,7 +14,7 @@ from star1.policies import Pack
 from star1.records import Row
 from star1.replies import Reply
 
-NO_POLICY = "Other: no policy of the pack applies"
+NO_POLICY = "no policy of the pack applies"
 
 
 def categorize(rows: Sequence[Row], pack: Pack, calls: Calls) -> Outcome:
@@ -40,7 +40,7 @@ def reason(rows: Sequence[Row], pack: Pack, calls: Calls) -> Outcome:
 
     async def handle(client: Client, row: Row) -> Row:
         if row["category"] == [pack.other]:
-            raise ReplyError(NO_POLICY, "the classifier found no category of the pack")
+            raise ReplyError(NO_POLICY, f"the classifier answered {pack.other!r}")
         return await answered(client, row, prompt_request(pack, "reason", row, policies=row_policies(row, pack)))
 
     return ask_rows("reason", rows, handle, calls, frozenset({NO_POLICY}))

@@ -100,6 +100,11 @@ async def _endpoint(name: str, endpoint: Endpoint, today: date) -> list[Finding]
         if rows is not None and not Path(rows).is_file():
             return [Finding("refused", f"{name}: no file {rows}; expected the rows that are replayed.")]
         return [Finding("ok", f"{name}: {endpoint.label!r} answers in this process")]
+    if endpoint.batch is not None and endpoint.batch.kind == "vllm":
+        told = (
+            "the command is here" if shutil.which("vllm") else "no command vllm here: its files are for another machine"
+        )
+        return [Finding("ok", f"{name}: files for vllm run-batch, model {endpoint.model!r}; {told}")]
     findings, asked = [_key(name, endpoint)], endpoint
     if findings[0].level == "refused":
         # Whether somebody answers there can be seen without the key.

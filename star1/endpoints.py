@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from star1.batch_settings import Batch
 from star1.errors import SettingError
 from star1.prices import Price
 from star1.records import file_digest
@@ -55,6 +56,7 @@ class Endpoint(BaseModel):
         rows: path of the published rows; `replay` only.
         retires: announced end of the model: near, it is told; past, nothing is asked any more.
         retries: further attempts after the first, for faults that pass.
+        batch: how requests are gathered into files in place of being sent one by one; None sends them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -78,6 +80,7 @@ class Endpoint(BaseModel):
     extra_body: dict[str, Any] | None = None
     rows: str | None = None
     retries: int = Field(default=5, ge=0, le=20)
+    batch: Batch | None = None
     retires: date | None = None
 
     @field_validator("retires", mode="before")
@@ -114,6 +117,8 @@ class Endpoint(BaseModel):
             raise ValueError("rows (the published rows to answer from) goes with provider 'replay' and with no other")
         if self.max_usd is not None and self.price is None:
             raise ValueError("max_usd goes with a price, without which nobody knows what is spent")
+        if self.batch is not None and self.provider != "openai":
+            raise ValueError("batch goes with provider 'openai' and with no other")
         if self.api_version is not None and self.base_url is None:
             raise ValueError("api_version (Azure's older interface) goes with the resource's base_url")
         return self
@@ -209,6 +214,8 @@ def pool_mistake(pool: Mapping[str, Endpoint]) -> str | None:
         for field in ("label", "model", "extra_body"):
             if getattr(pool[name], field) != getattr(pool[first], field):
                 return f"{first!r} and {name!r} differ in {field}"
+    if len(pool) > 1 and any(endpoint.batch for endpoint in pool.values()):
+        return "an endpoint that is asked in batches stands beside others"
     if len(pool) > 1 and any(endpoint.provider != "openai" for endpoint in pool.values()):
         return "an in-process endpoint stands beside others"
     return None
@@ -265,10 +272,10 @@ def connect(endpoint: Endpoint) -> "AsyncOpenAI":
 
     wait = httpx2.Timeout(endpoint.timeout_s, connect=min(CONNECT_S, endpoint.timeout_s))
     if endpoint.provider == "openai":
-        try:
-            http: httpx2.AsyncClient = openai.DefaultAioHttpClient(timeout=wait)
+        try:  # a redirect is told, not followed: prompts go where the endpoint's settings say, and nowhere else
+            http: httpx2.AsyncClient = openai.DefaultAioHttpClient(timeout=wait, follow_redirects=False)
         except RuntimeError:  # aiohttp is not installed: the default transport does the same, slower.
-            http = openai.DefaultAsyncHttpxClient(timeout=wait)
+            http = openai.DefaultAsyncHttpxClient(timeout=wait, follow_redirects=False)
     else:
         http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=_app(endpoint)))
     url, version = endpoint.url, endpoint.api_version

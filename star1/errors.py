@@ -34,12 +34,12 @@ class CoverageError(Star1Error):
 
 
 class StoppedError(Star1Error):
-    """A signal that ended a stage in order; `number` is the signal's."""
+    """A signal that ended a stage in order; `number` is the signal's, `left` what goes on without the stage."""
 
-    def __init__(self, stage: str, number: int) -> None:
+    def __init__(self, stage: str, number: int, left: str = "") -> None:
         self.number = number
         name = signal.Signals(number).name
-        hint = "start it again: what was answered is in the store, and is not asked again"
+        hint = left or "start it again: what was answered is in the store, and is not asked again"
         super().__init__(stage, f"stopped by {name}", "to go on to the last row", hint)
 
 

@@ -21,13 +21,10 @@ from star1.llm import CHARACTERS_PER_TOKEN, Client, Request
 from star1.params import Params
 from star1.parsing import NoReplyError
 from star1.policies import Pack, load_pack
+from star1.prices import REPLY_TOKENS
 from star1.records import Row, read_rows
 from star1.replies import Reply, Store, usage_tokens
 
-# Usual length of a reply [tokens], where the store has none to go by; `llm.reply_tokens` in params.yaml replaces them.
-# Source: mean response of the published STAR-1 (1,840 characters) for reasoning; for the others the form that is asked for.
-REPLY_TOKENS = {"categorize": 15, "reason": 460, "score": 50, "judge": 10}
-REPLY_TOKENS |= {f"benign_{name}": REPLY_TOKENS[name] for name in ("reason", "score")} | {"benign_rewrite": 30}
 # The stand-in is brief, and counts words. Source: means of the default run.
 STAND_IN_TOKENS = {"categorize": 2, "reason": 87, "score": 6, "judge": 1}
 STAND_IN_TOKENS |= {"benign_rewrite": 10, "benign_reason": 49, "benign_score": 6}
@@ -159,7 +156,7 @@ def _estimate(params: Params, name: str, root: Path) -> Estimate:
     path = root / FOLDER / f"{name}.jsonl"
     known = seen(path, endpoint)
     usual = {**(REPLY_TOKENS if endpoint.provider == "openai" else STAND_IN_TOKENS), **params.llm.reply_tokens}
-    sampling = _sampling(params, stage)
+    sampling = sampling_of(params, stage)
     calls = Dry(endpoint, sampling, path, tuple(others), known.counted)
     pack = load_pack(root / "policies" / params.policy.pack)
     filler = Filler(pack, usual)
@@ -190,7 +187,8 @@ def price(
         (prompt + reply, _together(client.pool, "tokens_per_minute", 60)),
         (calls * (seconds or 0.0), seconds and _together(client.pool, "slots", 3600)),
     ]
-    hours = [units / an_hour for units, an_hour in limits if an_hour]
+    # How long a batch takes is up to who works on it.
+    hours = [units / an_hour for units, an_hour in limits if an_hour and not endpoint.batch]
     usd = endpoint.price.cost(prompt, reply) if endpoint.price else None
     needed = max(hours) if hours else None
     return Estimate(name, endpoint.label, rows, client.answered, calls, prompt, reply, usd, needed, stands_for)
@@ -202,7 +200,8 @@ def _together(pool: Sequence[Endpoint], limit: str, an_hour: float) -> float | N
     return None if None in values else an_hour * sum(values)
 
 
-def _sampling(params: Params, stage: str) -> Sampling:
+def sampling_of(params: Params, stage: str) -> Sampling:
+    """Decoding settings of a stage."""
     whole = {"categorize": params.categorize, "reason": params.reason, "score": params.score, "judge": params.judge}
     parts = {name: getattr(params.benign, name.removeprefix("benign_")) for name in STAGES if name not in whole}
     return Sampling.model_validate({**whole, **parts}[stage].sampling)
@@ -214,6 +213,7 @@ class Filler:
     def __init__(self, pack: Pack, usual: Mapping[str, int]) -> None:
         by_length = sorted(pack.names, key=lambda name: (len(pack.policies[name]), name))
         self.other = pack.other
+        self.known = {*pack.names, pack.other}
         self.category = [by_length[len(by_length) // 2]]
         words = "word " * (usual["reason"] * CHARACTERS_PER_TOKEN // 2 // len("word "))
         self.answer = words.strip() or "word"
@@ -230,6 +230,8 @@ def plain_rows(params: Params, stage: str, root: Path, filler: Filler) -> tuple[
     for artifact in reversed(CHAIN[: CHAIN.index(wanted) + 1]):
         if (path := root / "data" / f"{artifact}.jsonl").is_file():
             rows = [filler.fill(row) for row in read_rows(path, ["id", "question"])]
+            if not all(filler.known.issuperset(row["category"]) for row in rows):
+                continue  # made with another pack, and will be made anew
             if stage not in ("categorize", "reason"):  # a row of no category goes no further
                 rows = [row for row in rows if row["category"] != [filler.other]]
             if stage.startswith("benign") and CHAIN.index(artifact) < CHAIN.index("star1"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from star1.endpoints import Endpoint, connect
 from star1.errors import CallError, tell
-from star1.faults import Body, FaultError, connection_fault, read_body, read_completion, status_fault
+from star1.faults import Body, FaultError, connection_errors, connection_fault, read_body, read_completion, status_fault
 from star1.gate import Gate, Ticket
 from star1.preflight import Preflight
 from star1.prices import Budget
@@ -129,18 +129,19 @@ class Lane:
         import openai
 
         sent = {"model": self.endpoint.served_as or self.endpoint.model, **body}
+        _ = self.api  # making the client takes time, which is none of the endpoint's
         try:
             if self._streams(role):
                 return await self._streamed(sent)
             return await self._whole(sent)
         except TimeoutError:
             raise FaultError("timeout", f"no reply within {self.endpoint.timeout_s:g} s", "retry") from None
-        except openai.APIConnectionError as error:
-            raise connection_fault(error) from None
         except openai.APIStatusError as error:
             fault = status_fault(error.status_code, error.body, error.response.headers)
             if not self._refuses_stream(fault):
                 raise fault from None
+        except connection_errors() as error:
+            raise connection_fault(error) from None
         return await self.post(role, body)
 
     def _streams(self, role: str) -> bool:
@@ -180,14 +181,13 @@ class Lane:
                 async with asyncio.timeout(self.endpoint.timeout_s):
                     return read_body(await answer.aread())
             completion = await assemble(self._chunks(answer))
-        except httpx2.HTTPError as error:
-            raise connection_fault(error) from None
         finally:
             await answer.aclose()
         return read_completion(completion, b"")
 
     async def _chunks(self, answer: "httpx2.Response") -> AsyncIterator[bytes]:
-        idle, chunks = self.endpoint.idle_timeout_s, answer.aiter_bytes()
+        idle, chunks, clock = self.endpoint.idle_timeout_s, answer.aiter_bytes(), asyncio.get_running_loop().time
+        last = clock()
         while True:
             try:
                 async with asyncio.timeout(idle):
@@ -196,4 +196,8 @@ class Lane:
                 return
             except TimeoutError:
                 raise FaultError("timeout", f"silent for {idle:g} s within a streamed reply", "retry") from None
+            if b"data:" in chunk:
+                last = clock()
+            elif clock() - last > self.endpoint.timeout_s:  # a server may keep a connection alive for ever
+                raise FaultError("timeout", f"nothing but signs of life for {self.endpoint.timeout_s:g} s", "retry")
             yield chunk

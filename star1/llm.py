@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from star1.endpoints import Endpoint, Sampling, redact
 from star1.errors import CallError, tell
-from star1.faults import HINTS, Body, FaultError
+from star1.faults import HINTS, Body, FaultError, raw_text
 from star1.gate import Ticket
 from star1.lanes import TELL_AFTER_S, Lane
 from star1.parsing import NoReplyError, Parsed, ReplyError
@@ -100,6 +100,11 @@ class Client:
         self._unknown = min(sampling.max_tokens or sampling.max_completion_tokens or UNKNOWN_TOKENS, UNKNOWN_TOKENS)
         self._same_faults = ("", 0)
 
+    @property
+    def left(self) -> str:
+        """What goes on without a run that is told to stop, and how to come by it; empty where nothing does."""
+        return ""
+
     async def close(self) -> None:
         """Wait for the replies that are on their way, which may have to be paid for, and close the connections."""
         if self._exchanges:
@@ -171,7 +176,7 @@ class Client:
         """
         for sample in range(self.samples):
             try:
-                value, how = await self._turns(replace(request, sample=sample), parse, repair)
+                value, how = await self._turns(replace(request, sample=sample) if sample else request, parse, repair)
             except NoReplyError:
                 raise
             except ReplyError:
@@ -208,7 +213,7 @@ class Client:
             lane = self._shortest(last)
             ticket = await lane.gate.enter(sum(self._foreseen(request)))
             try:
-                reserved = await lane.reserve(self._foreseen(request), sure=self._replies > 0)
+                reserved = await lane.reserve(self._foreseen(request), sure=self._sure)
             except BaseException as error:
                 lane.gate.leave(ticket, 0)
                 if not isinstance(error, CallError):
@@ -224,7 +229,6 @@ class Client:
             try:
                 reply = await self._exchange(key, request, attempt, lane, ticket, reserved)
             except FaultError as fault:
-                self._keep_fault(key, request, attempt, lane, fault)
                 failed += fault.reason != "rate_limit"  # no fault of the row, and none that it has to pay for
                 if (end := lane.closed or self._end(lane, fault, failed)) is not None:
                     self._shut(lane, end)
@@ -233,7 +237,9 @@ class Client:
                     continue
                 if fault.action == "give up" or failed > lane.endpoint.retries:
                     self._count(lane, fault)
-                    raise NoReplyError(fault.reason, self._clean(fault.detail), self._clean(fault.raw)) from None
+                    raise NoReplyError(
+                        fault.reason, self._clean(fault.detail), raw_text(fault.raw, self._secrets)
+                    ) from None
                 await self._back_off(failed, fault)
             else:
                 self._same_faults, self._works = ("", 0), True
@@ -268,14 +274,24 @@ class Client:
         prompt = sum(len(turn["content"]) for turn in request.messages) // CHARACTERS_PER_TOKEN
         return prompt, self._reply_tokens // self._replies if self._replies else self._unknown
 
+    @property
+    def _sure(self) -> bool:
+        """Whether there is anything to go by for the length of a reply."""
+        return self._replies > 0
+
     async def _exchange(
         self, key: str, request: Request, attempt: int, lane: Lane, ticket: Ticket, reserved: float
     ) -> Reply:
         """One attempt, which goes on to its end and into the store even where nobody waits for it any more."""
         task = asyncio.create_task(self._send(key, request, attempt, lane, ticket, reserved))
         self._exchanges.add(task)
-        task.add_done_callback(self._exchanges.discard)
+        task.add_done_callback(self._ended)
         return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Reply]) -> None:
+        self._exchanges.discard(task)
+        # Where nobody waits any more, asyncio would print the fault in the endpoint's own words, key and all.
+        task.cancelled() or task.exception()
 
     async def _send(
         self, key: str, request: Request, attempt: int, lane: Lane, ticket: Ticket, reserved: float
@@ -285,6 +301,7 @@ class Client:
             body = await lane.post(request.role, self.body(request))
             used, answered = self._used(body), True
         except FaultError as fault:
+            self._keep_fault(key, request, attempt, lane, fault)
             # Before the slot is free: the next request is to know of it.
             lane.heed(ticket, fault)
             if (end := self._end(lane, fault, 0)) is not None:
@@ -331,7 +348,7 @@ class Client:
     def _keep_fault(self, key: str, request: Request, attempt: int, lane: Lane, fault: FaultError) -> None:
         told = {"reason": fault.reason, "http_status": fault.status, "detail": self._clean(fault.detail)}
         if fault.raw:
-            told["raw"] = self._clean(fault.raw)
+            told["raw"] = raw_text(fault.raw, self._secrets)
         self.store.keep({**self._about(key, request, attempt, lane.endpoint), **told}, None)
 
     def _clean(self, text: str) -> str:

@@ -14,8 +14,10 @@ from ruamel.yaml.error import YAMLError
 from star1.datasets import OWN_DATA, Noise, Selection
 from star1.endpoints import POOL_EXPECTED, Endpoint, Sampling, pool_mistake
 from star1.errors import SettingError
+from star1.packs import known_packs
 from star1.policies import pack_mistakes
 from star1.sources import Benchmark, Located, Published, Source
+from star1.yaml_files import fields, near
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 TRIED = re.compile(r"str|int|float|bool|(list|dict)\[.*\]")
@@ -329,7 +331,7 @@ def _explain(error: ValidationError) -> list[str]:
         if one["type"] == "missing":
             lines.append(f"{key}: missing; expected a value. Hint: see the same key in the default params.yaml.")
         elif one["type"] == "extra_forbidden":
-            allowed = _fields(parent)
+            allowed = fields(Params, parent)
             near = difflib.get_close_matches(str(place[-1]), allowed, 1)
             hint = f" Hint: did you mean {near[0]}?" if near else ""
             lines.append(f"{key}: unknown key; expected one of {', '.join(allowed)}.{hint}")
@@ -339,33 +341,12 @@ def _explain(error: ValidationError) -> list[str]:
             found = one["input"]
             message = one["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
             if "dictionary" in message:
-                names = _fields(place) if one["type"] == "model_type" else []
+                names = fields(Params, place) if one["type"] == "model_type" else []
                 message = "a mapping" + (f" with the keys {', '.join(names)}" if names else "")
             shown = f"{found!r} ({type(found).__name__})" if not isinstance(found, dict | BaseModel) else "a mapping"
             shown = "a value that is not repeated here" if hidden else shown
             lines.append(f"{key}: {shown}; expected {message}.")
     return lines
-
-
-def _fields(place: list[Any]) -> list[str]:
-    """The keys that are allowed at a place, following the types of the sections."""
-    kinds: list[Any] = [Params]
-    for key in place:
-        found: list[Any] = []
-        for kind in kinds:
-            if isinstance(kind, type) and issubclass(kind, BaseModel) and key in kind.model_fields:
-                found.extend(_flat(kind.model_fields[key].annotation))
-        kinds = found or kinds  # the name of a table's entry is no field of it
-    models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    return sorted({name for model in models for name in model.model_fields})
-
-
-def _flat(annotation: Any) -> Iterator[Any]:
-    arguments = getattr(annotation, "__args__", None)
-    if arguments is None:
-        yield annotation
-    for argument in arguments or ():
-        yield from _flat(argument)
 
 
 def _mismatches(params: Params, root: Path) -> Iterator[str]:
@@ -388,8 +369,9 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
     for name in sorted(set(selections) & {*OWN_DATA, *fetch.published}):
         yield f"curate.selections.{name}: a name that another data set has; expected one of its own."
     if not (root / "policies" / params.policy.pack / "policy.yaml").is_file():
-        packs = sorted(path.parent.name for path in root.glob("policies/*/policy.yaml"))
-        yield f"policy.pack: no policies/{params.policy.pack}/policy.yaml; expected one of {', '.join(packs)}."
+        packs = known_packs(root, params.policy.pack)
+        hint = f" Hint: {told}" if (told := near(params.policy.pack, packs)) else ""
+        yield f"policy.pack: no policies/{params.policy.pack}/policy.yaml; expected one of {', '.join(packs)}.{hint}"
     else:
         for line in pack_mistakes(root / "policies" / params.policy.pack):
             yield f"policy.pack: {line}"

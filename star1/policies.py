@@ -2,97 +2,17 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from star1.errors import InputError
+from star1.packs import Category, Rubric, read_files
 from star1.parsing import GUARD_VERDICTS, REFUSAL_VERDICTS
 from star1.records import file_digest
+from star1.templates import BARE, PLACEHOLDER, PLACEHOLDERS, POLICY_HEADING, RUBRICS, WRAPPED
 
-# What is put into each prompt. Texts that a user or a model wrote are wrapped between delimiters that they cannot know.
-PLACEHOLDERS: Mapping[str, frozenset[str]] = {
-    "categorize": frozenset({"definitions", "question"}),
-    "reason": frozenset({"policies", "question"}),
-    "score": frozenset({"policies", "rubric", "question", "thinking", "answer", "reply_format"}),
-    "benign_rewrite": frozenset({"question"}),
-    "benign_reason": frozenset({"question"}),
-    "benign_score": frozenset({"rubric", "question", "thinking", "answer", "reply_format"}),
-    "judge_refusal": frozenset({"question", "response"}),
-    "judge_guard": frozenset({"definitions", "question", "response"}),
-    "repair": frozenset({"problem", "reply_format"}),
-}
-# Which rubric the scorers' prompts show.
-RUBRICS: Mapping[str, str] = {"score": "score", "benign_score": "benign"}
-WRAPPED = frozenset({"question", "thinking", "answer", "response"})
-# The one prompt that is the question itself: a model that answers it must see what its users write, and no more.
-BARE = "benign_reason"
-PLACEHOLDER = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
-POLICY_HEADING = "# Policy: "
-
-
-class Category(BaseModel):
-    """One category of harm; its policy text stands in `policies/<slug>.md`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(min_length=1, pattern=r'^[^"\n]+$')
-    slug: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    definition: str = Field(min_length=1)
-
-
-class Rubric(BaseModel):
-    """Criteria that a response is scored on, and the range of the scores."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    minimum: int
-    maximum: int
-    criteria: dict[str, str] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Rubric":
-        if self.minimum >= self.maximum:
-            raise ValueError("minimum must be below maximum")
-        return self
-
-    def text(self) -> str:
-        """The criteria as the scorer reads them."""
-        lines = (f"- {name}: {' '.join(meaning.split())}" for name, meaning in self.criteria.items())
-        return "\n".join(lines)
-
-    def reply_format(self) -> str:
-        """The form of the scorer's reply."""
-        marks = ", ".join(f'"{name}": <integer from {self.minimum} to {self.maximum}>' for name in self.criteria)
-        return "{" + marks + "}"
-
-
-class PackFile(BaseModel):
-    """What `policy.yaml` holds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(min_length=1)
-    title: str = Field(min_length=1)
-    categories: list[Category] = Field(min_length=1)
-    other: str = Field(min_length=1)
-    rubrics: dict[str, Rubric]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "PackFile":
-        names = [category.name for category in self.categories]
-        slugs = [category.slug for category in self.categories]
-        if len(set(names)) < len(names) or len(set(slugs)) < len(slugs):
-            raise ValueError("two categories share a name or a slug")
-        if self.other in names:
-            raise ValueError("other must not be the name of a category")
-        if set(self.rubrics) != set(RUBRICS.values()):
-            raise ValueError("rubrics must be exactly score and benign")
-        return self
+__all__ = ["Category", "Pack", "Prompt", "Rubric", "load_pack", "pack_mistakes"]
 
 
 @dataclass(frozen=True)
@@ -176,100 +96,32 @@ class Pack:
 
 
 def load_pack(folder: str | Path) -> Pack:
-    """Read and check a policy pack.
+    """Read and check a policy pack; its golden examples are not looked at.
 
     Raises:
-        InputError: a file is missing or empty, a field is wrong, or a prompt has unknown or missing placeholders;
-            names the file and, where there is one, the line.
+        InputError: the first mistake, with its file and line.
     """
     folder = Path(folder)
-    file = _read_pack_file(folder / "policy.yaml")
+    files = read_files(folder)
+    if files.mistakes or files.file is None:
+        first, more = files.mistakes[0], len(files.mistakes) - 1
+        hints = [first.hint] if first.hint else []
+        hints += [f"`star1 policy check --schema-only` tells of {more} more"] if more else []
+        raise InputError(first.where, first.found, first.expected, "; ".join(hints))
     return Pack(
-        name=file.name,
-        categories={category.name: category for category in file.categories},
-        other=file.other,
-        rubrics=file.rubrics,
-        policies={one.name: _text(folder / "policies" / f"{one.slug}.md") for one in file.categories},
-        prompts={name: _prompt(folder / "prompts" / f"{name}.md") for name in PLACEHOLDERS},
+        name=files.file.name,
+        categories={category.name: category for category in files.file.categories},
+        other=files.file.other,
+        rubrics=dict(files.file.rubrics),
+        policies={one.name: files.texts[f"policies/{one.slug}.md"] for one in files.file.categories},
+        prompts={name: _prompt(folder, name, files.texts[f"prompts/{name}.md"]) for name in PLACEHOLDERS},
     )
 
 
-def pack_mistakes(folder: Path) -> Iterator[str]:
-    """What is wrong with a policy pack, for each of its files; where policy.yaml is, its policy texts are not known."""
-    try:
-        slugs = [category.slug for category in _read_pack_file(folder / "policy.yaml").categories]
-    except InputError as error:
-        yield str(error)
-        slugs = []
-    for path, read in (
-        *((folder / "policies" / f"{slug}.md", _text) for slug in slugs),
-        *((folder / "prompts" / f"{name}.md", _prompt) for name in PLACEHOLDERS),
-    ):
-        try:
-            read(path)
-        except InputError as error:
-            yield str(error)
+def _prompt(folder: Path, name: str, text: str) -> Prompt:
+    return Prompt(name, text, file_digest(folder / "prompts" / f"{name}.md"))
 
 
-def _read_pack_file(path: Path) -> PackFile:
-    text = _text(path)
-    try:
-        node = yaml.compose(text, yaml.SafeLoader)
-        return PackFile.model_validate(yaml.safe_load(text))
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InputError(f"{path}:{line}", f"not YAML ({error.problem})", "a policy pack's policy.yaml") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "policy.yaml"
-        where = f"{path}:{_line(node, first['loc'])}"
-        raise InputError(where, f"{place}: {first['msg']}", "the fields of a policy pack") from None
-
-
-def _line(node: Any, loc: Sequence[int | str]) -> int:
-    """Line of the deepest node on the way `loc` that the document has."""
-    line = 1
-    for step in loc:
-        if isinstance(node, yaml.MappingNode):
-            pairs = {key.value: (key, value) for key, value in node.value}
-            if step not in pairs:
-                break
-            key, node = pairs[step]
-            line = key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
-
-
-def _text(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8").rstrip()
-    except FileNotFoundError:
-        raise InputError(path, "no such file", "a file of the policy pack") from None
-    except UnicodeDecodeError as error:
-        raise InputError(path, f"not UTF-8 ({error.reason} at byte {error.start})", "text in UTF-8") from None
-    if not text:
-        raise InputError(path, "an empty file", "text")
-    return text
-
-
-def _prompt(path: Path) -> Prompt:
-    """Read the prompt that the file is named after."""
-    text, name = _text(path), path.stem
-    expected = PLACEHOLDERS[name]
-    found = set()
-    for match in PLACEHOLDER.finditer(text):
-        word, _, option = match[1].partition(":")
-        where = f"{path}:{text.count(chr(10), 0, match.start()) + 1}"
-        if word not in expected:
-            raise InputError(where, f"placeholder {match[0]}", "one of " + ", ".join(sorted(expected)))
-        if option not in ("", "raw") or (option and name != BARE):
-            # A judged text without delimiters could give orders to its judge.
-            raise InputError(where, f"placeholder {match[0]}", f"{{{{{word}}}}}", f"only {BARE} takes :raw")
-        found.add(word)
-    if missing := sorted(expected - found):
-        raise InputError(path, f"no placeholder {{{{{missing[0]}}}}}", "each of " + ", ".join(sorted(expected)))
-    return Prompt(name, text, file_digest(path))
+def pack_mistakes(folder: Path) -> list[str]:
+    """All that is wrong with a policy pack, golden examples aside."""
+    return [str(error) for error in read_files(folder).mistakes]

@@ -51,6 +51,8 @@ async def listing(api: "AsyncOpenAI", endpoint: Endpoint) -> Listing:
     import httpx2
     import openai
 
+    if endpoint.batch is not None and endpoint.batch.kind == "vllm":
+        return Listing(None, None, "files for vllm run-batch, and nobody to ask")
     longest = min(LIST_S, endpoint.timeout_s)
     try:
         async with asyncio.timeout(longest):

@@ -3,6 +3,10 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 MILLION = 1_000_000
+# Usual length of a reply [tokens], where the store has none to go by; `llm.reply_tokens` in params.yaml replaces them.
+# Source: mean response of the published STAR-1 (1,840 characters) for reasoning; for the others the form that is asked for.
+REPLY_TOKENS = {"categorize": 15, "reason": 460, "score": 50, "judge": 10}
+REPLY_TOKENS |= {f"benign_{name}": REPLY_TOKENS[name] for name in ("reason", "score")} | {"benign_rewrite": 30}
 
 
 class Price(BaseModel):
@@ -48,6 +52,12 @@ class Budget:
         known = self.spent + self.reserved
         if self.limit is not None and (known >= self.limit or known + least > self.limit):
             return None
+        self.reserved, self.open = self.reserved + cost, self.open + 1
+        return cost
+
+    def owe(self, prompt_tokens: float, reply_tokens: float) -> float:
+        """Set aside what will be charged for a request in any case, and give that [USD]."""
+        cost = self.price.cost(prompt_tokens, reply_tokens) if self.price else 0.0
         self.reserved, self.open = self.reserved + cost, self.open + 1
         return cost
 

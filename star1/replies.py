@@ -117,7 +117,7 @@ class Store:
 
     def _open(self, secrets: Sequence[str | None]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        _part_from_cache(self.path)
+        part_from_cache(self.path)
         # orjson escapes quotes and backslashes, so the bytes to look for are those of the key inside a JSON string.
         self._secrets = [orjson.dumps(one)[1:-1] for one in secrets if one and len(one) >= SHORTEST_SECRET]
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
@@ -205,6 +205,10 @@ class Store:
         tags.write(segment)
         return segment
 
+    def sync(self) -> None:
+        """Bring everything to the disk."""
+        os.fdatasync(self._fd)
+
     def close(self) -> None:
         """Bring everything to the disk and let the next writer in."""
         if self._fd >= 0:
@@ -219,9 +223,10 @@ class Store:
         try:
             while done < len(line):
                 done += os.write(self._fd, line[done:])
-        except OSError:
+        except OSError as error:
             # A full disk: take the half record back, so that what is there stays readable.
             os.ftruncate(self._fd, self._size)
+            error.filename = str(self.path)
             raise
         self._size += len(line)
         if time.monotonic() - self._synced >= SYNC_EVERY_S:
@@ -275,7 +280,7 @@ class Store:
                 self.bad_lines += 1
 
 
-def _part_from_cache(path: Path) -> None:
+def part_from_cache(path: Path) -> None:
     """Make a link into DVC's cache a file of its own: the cache is read-only, and what is appended is not to reach it."""
     if not path.exists() or not (path.is_symlink() or path.stat().st_nlink > 1):
         return

@@ -8,7 +8,7 @@ are category definitions (`- "name": …`), policy texts (`# Policy: name`) or a
 | shown | role | rule |
 |---|---|---|
 | no delimited text | benign_reason | a short helpful answer, never a refusal |
-| question, definitions | categorize | words shared with each definition, rare ones count more; none shared: Other |
+| question, definitions | categorize | words shared with each definition, rare ones count more; none shared: the word for none |
 | question, policies | reason | thinking that cites a rule of a policy, then a refusal with a kind alternative |
 | question alone | benign_rewrite | a harmless question about the same subject |
 | question, thinking, answer, policies | score | refusal, citation, leaks and length are looked for |
@@ -27,7 +27,7 @@ from typing import Any
 
 import orjson
 
-from star1.standin_rules import ROLES, Shown
+from star1.standin_rules import OTHER, ROLES, Shown
 
 # Part of the stored replies' keys: raise the number when a rule or a wording changes.
 RULES = "stand-in-rules-v1"
@@ -36,6 +36,7 @@ FINGERPRINT = f"{RULES}: no language model"
 DELIMITED = re.compile(r"^\[BEGIN (\w+) ([0-9a-f]{16})\]\n(.*?)\n\[END \1 \2\]$", re.DOTALL | re.MULTILINE)
 DEFINITION = re.compile(r'^- "([^"\n]+)": (.+)$', re.MULTILINE)
 POLICY = re.compile(r"^# Policy: (.+)$", re.MULTILINE)
+ALONE = re.compile(r'\["([^"\n]+)"\]')
 MARK = re.compile(r'"(\w+)": <integer from (-?\d+) to (-?\d+)>')
 
 Messages = Sequence[Mapping[str, str]]
@@ -63,15 +64,18 @@ def read_prompt(text: str) -> Shown:
     rest = DELIMITED.sub(take, text)
     if not fields:
         return Shown({"question": text}, {}, {}, {}, bare=True)
-    return Shown(fields, *_material(rest), bare=False)
+    definitions, policies, marks, other = _material(rest)
+    return Shown(fields, definitions, policies, marks, False, other)
 
 
 @lru_cache(maxsize=256)
-def _material(rest: str) -> tuple[dict[str, str], dict[str, str], dict[str, tuple[int, int]]]:
-    """Definitions, policy texts and ranges of scores; the same for many prompts, and so read once."""
+def _material(rest: str) -> tuple[dict[str, str], dict[str, str], dict[str, tuple[int, int]], str]:
+    """Definitions, policy texts, ranges of scores and the word for no category; the same for many prompts, so read once."""
     parts = POLICY.split(rest)[1:]
     marks = {name: (int(low), int(high)) for name, low, high in MARK.findall(rest)}
-    return dict(DEFINITION.findall(rest)), dict(zip(parts[::2], parts[1::2], strict=True)), marks
+    definitions = dict(DEFINITION.findall(rest))
+    other = next((name for name in ALONE.findall(rest) if name not in definitions), OTHER)
+    return definitions, dict(zip(parts[::2], parts[1::2], strict=True)), marks, other
 
 
 def role_of(shown: Shown) -> str:

@@ -35,6 +35,7 @@ class Shown:
         policies: category -> policy text.
         marks: criterion -> lowest and highest score.
         bare: the prompt is the question and nothing else.
+        other: the word for no category: the one in an example of a reply that has no definition.
     """
 
     fields: Mapping[str, str]
@@ -42,6 +43,7 @@ class Shown:
     policies: Mapping[str, str]
     marks: Mapping[str, tuple[int, int]]
     bare: bool
+    other: str = OTHER
 
 
 def dice(text: str, what: str) -> int:
@@ -88,7 +90,7 @@ def categorize(shown: Shown) -> str:
     """Up to three categories by shared words."""
     found = overlaps(shown.fields["question"], shown.definitions)
     names = [name for name, weight in found if weight >= NEXT_LABEL * found[0][1]][:MOST_LABELS]
-    return json.dumps(names or [OTHER], ensure_ascii=False)
+    return json.dumps(names or [shown.other], ensure_ascii=False)
 
 
 def topic(question: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from star1.faults import BODY_LIMIT, RAW_LIMIT, FaultError
+from star1.faults import BODY_LIMIT, RAW_LIMIT, FaultError, parts_text
 
 EVENT_STREAM = "text/event-stream"
 DONE = b"[DONE]"
@@ -39,7 +39,7 @@ class Assembled:
             for choice in piece.get("choices") or ():
                 if not choice.get("index"):
                     self._take(choice)
-        except (orjson.JSONDecodeError, AttributeError, TypeError) as error:
+        except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
             raise _broken(f"a piece that is none of a completion ({type(error).__name__})", data) from None
 
     def _take(self, choice: dict[str, Any]) -> None:
@@ -47,8 +47,13 @@ class Assembled:
             self.told["error"] = choice["error"]
         delta = choice.get("delta") or choice.get("message") or {}
         for name in TEXTS:
-            if delta.get(name):
-                self.texts.setdefault(name, []).append(delta[name])
+            if text := delta.get(name):
+                self.texts.setdefault(name, []).append(text)
+        if isinstance(content := delta.get("content"), list):  # of parts, some of which are thinking
+            self.texts["content"][-1], thinking = parts_text(content)
+            self.texts.setdefault("reasoning", []).append(thinking)
+        elif "reasoning_details" in delta and not (delta.get("reasoning") or delta.get("reasoning_content")):
+            self.texts.setdefault("reasoning", []).append(parts_text(delta["reasoning_details"])[1])
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
 
     def completion(self) -> dict[str, Any]:
@@ -74,7 +79,7 @@ class Assembled:
 
 def _broken(detail: str, content: bytes) -> FaultError:
     fault = FaultError("broken_stream", detail, "retry", 200)
-    fault.raw = content[:RAW_LIMIT].decode("utf-8", "replace")
+    fault.raw = content[:RAW_LIMIT]
     return fault
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from star1.endpoints import Endpoint
 from star1.errors import run
 
 PROMPTS = {
-    "categorize": "Which categories fit?\n{{definitions}}\n\n{{question}}\n\nReply with a JSON list of names.",
+    "categorize": 'Which categories fit?\n{{definitions}}\n\n{{question}}\n\nReply with a JSON list of names, or ["Other"].',
     "reason": "Think about these rules, then answer.\n{{policies}}\n\n{{question}}",
     "score": "Score.\n{{policies}}\n{{rubric}}\n{{question}}\n{{thinking}}\n{{answer}}\nReply: {{reply_format}}",
     "benign_rewrite": "Make it harmless.\n{{question}}",
@@ -64,16 +65,18 @@ POLICY = (
 )
 
 
-def write_pack(folder: Path, **changes: object) -> Path:
+def write_pack(folder: Path, **changes: Any) -> Path:
     """Write a small policy pack; `changes` replace fields of its policy.yaml."""
     (folder / "prompts").mkdir(parents=True)
     (folder / "policies").mkdir()
-    content = {"name": "small", "title": "A small pack", "categories": CATEGORIES, "other": "Other", "rubrics": RUBRICS}
-    (folder / "policy.yaml").write_text(yaml.safe_dump({**content, **changes}, sort_keys=False))
+    content: dict[str, Any] = {"name": folder.name, "title": "A small pack", "categories": CATEGORIES}
+    content |= {"other": "Other", "rubrics": RUBRICS, **changes}
+    (folder / "policy.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     for name, text in PROMPTS.items():
         (folder / "prompts" / f"{name}.md").write_text(text + "\n")
-    for category in CATEGORIES:
-        (folder / "policies" / f"{category['slug']}.md").write_text(POLICY + "\n")
+    slugs = [one.get("slug") for one in content["categories"] if isinstance(one, dict)]
+    for slug in filter(re.compile(r"[a-z_0-9]+").fullmatch, map(str, slugs)):
+        (folder / "policies" / f"{slug}.md").write_text(POLICY + "\n")
     return folder
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import contenders, curation, dedup, published, synthetic
+from benchmarks import calls, contenders, curation, dedup, published, synthetic
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,6 +31,27 @@ def test_passports_of_a_made_up_run() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("row of the final data set") == 2
     assert done.stdout.count("stores zipped") == 1
+
+
+@pytest.mark.slow
+def test_quick_run_of_the_calls() -> None:
+    """Its promises are kept: nothing is lost by kills, and the three stages give the same files when killed."""
+    command = [sys.executable, "-m", "benchmarks.calls", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    titles = [line.split(":")[0] for line in done.stdout.splitlines() if line.startswith("### ")]
+    assert titles == ["### cost", "### resume", "### kill", "### endurance"]
+    assert done.stdout.count(": kept") == 3
+    assert "MISSED" not in done.stdout
+
+
+def test_a_broken_promise_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(bench: calls.Bench) -> None:
+        bench.must("nothing is lost", False)
+
+    monkeypatch.setitem(calls.SECTIONS, "kill", broken)
+    with pytest.raises(SystemExit, match="broken: nothing is lost"):
+        calls.main(["kill"])
 
 
 def test_every_way_to_tfidf_keeps_the_same_rows() -> None:

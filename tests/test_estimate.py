@@ -165,3 +165,16 @@ def test_what_may_be_spent_ends_a_run_which_goes_on_when_more_may_be(project: Pa
     spent = uses("categorize", path)[0]
     assert spent.prompt_tokens / 1000 <= 10
     assert run(1000).asked == 59 - spent.answered
+
+
+def test_rows_made_with_another_pack_are_not_counted_on(project: Path) -> None:
+    """After a change of policy.pack their categories mean nothing, and every stage begins with the collection again."""
+    rows = [{**row, "category": ["Other"]} for row in read_rows(project / "data/collection.jsonl")]
+    write_rows(project / "data/categorized.jsonl", rows)
+    write_rows(project / "data/cot.jsonl", [{**row, "category": ["Self-Harm"], "response": "r"} for row in rows])
+    found = settings()
+    assert one(found, "reason", project).calls == 0
+    other = found.model_copy(update={"policy": params.Policy(pack="workshop")})
+    for stage in ("reason", "score"):
+        assert one(other, stage, project).stands_for == f"{project}/data/collection.jsonl"
+        assert one(other, stage, project).calls == 59  # two questions are the same

@@ -63,7 +63,10 @@ class Inputs:
         return {name: 1 for role in self.params.values["llm"]["roles"] for name in self.turns(role)}
 
     def _remote(self, name: str) -> bool:
-        return bool(self.params.values["llm"]["endpoints"][name]["provider"] == "openai")
+        endpoint = self.params.values["llm"]["endpoints"][name]
+        # A provider queues batches by itself; vLLM takes the whole GPU.
+        queued = (endpoint.get("batch") or {}).get("kind") == "provider"
+        return bool(endpoint["provider"] == "openai") and not queued
 
     def prompts(self, *names: str) -> list[str]:
         """The files of the policy pack behind some prompts: categories and rubrics, the prompts, and policy texts where shown."""
