@@ -3,6 +3,8 @@
 import gzip
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from star1.passport.issue import issue
 from star1.records import Row, file_digest, read_json, read_rows, write_json, write_rows
 from star1.replies import Store
 from star1.segments import segments
+from tests.conftest import ROOT
 from tests.passports import QUESTIONS, check_walk, link_values, make_project
 
 
@@ -197,7 +200,7 @@ def test_replies_to_other_templates_are_shown_and_not_taken_for_these(project: P
     prompt = project / "policies/star1/prompts/reason.md"
     prompt.write_text(prompt.read_text() + "\nBe brief.\n")
     one = issue("row:0", project)
-    assert one["problems"] == ["reason: no stored reply to what the templates, policies and settings of now would ask"]
+    assert one["problems"] == ["reason: no stored reply to what would be asked now"]
     call = one["trace"]["calls"][0]
     assert call["reply"] is None
     assert [each["model"] for each in call["records_of_its_id"]] == ["rules"]
@@ -310,6 +313,10 @@ def test_settings_and_digests_come_from_the_record_of_the_run(project: Path) -> 
     one = issue("row:0", project)
     assert next(each for each in one["stages"] if each.get("stage") == "reason")["changed_since"] == ["star1/x.py"]
     assert "dvc.lock says" in one["problems"][0]
+    prompt = project / "policies/star1/prompts/reason.md"
+    prompt.write_text(prompt.read_text() + "Be brief.\n")
+    told = "reason: no stored reply to what would be asked now (changed since: policies/star1/prompts/reason.md, star1/x.py)"
+    assert told in issue("row:0", project)["problems"]
 
 
 def test_the_image_that_a_stage_ran_in(tmp_path: Path) -> None:
@@ -376,9 +383,7 @@ def test_a_damaged_block_is_passed_over(project: Path) -> None:
     content = bytearray(segment.read_bytes())
     content[len(content) // 2] ^= 0xFF
     segment.write_bytes(content)  # the tags stay, since the end is the same
-    assert issue("row:0", project)["problems"] == [
-        "reason: no stored reply to what the templates, policies and settings of now would ask"
-    ]
+    assert issue("row:0", project)["problems"] == ["reason: no stored reply to what would be asked now"]
 
 
 def test_without_a_place_for_tags_every_block_is_read(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -476,6 +481,13 @@ def test_command(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         command(project, monkeypatch, "row:0")
     assert ended.value.code == 1
     assert "\nDOES NOT AGREE: row 0: in full_score of" in capsys.readouterr().out
+
+
+def test_cells_load_nothing_that_takes_long() -> None:
+    """Models of settings, the code of the stages and statistics would take longer to load than the answer takes."""
+    code = "import sys, star1.cli, star1.passport.text, star1.passport.issue; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"pydantic", "scipy", "numpy", "asyncio", "openai"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("everything", [False, True])

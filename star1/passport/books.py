@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ class Books:
         found |= {
             "policy": policy,
             "policy_digest": _together(policy),
-            "changed_since": sorted(self._changed(inputs)),
+            "changed_since": self.changed(output),
             "image": self.image(output),
         }
         return found
@@ -114,14 +114,14 @@ class Books:
     def _out(self, stage: Row, output: str) -> Row:
         return next((one for one in stage.get("outs") or () if one["path"] == output), {})
 
-    def _changed(self, inputs: Mapping[str, str]) -> Iterator[str]:
-        """Small inputs (code, policies, templates) that are not what they were."""
-        for path, digest in inputs.items():
-            if path.endswith(CODE) or path.startswith("policies/"):
-                if path not in self._digests:
-                    self._digests[path] = md5(self.root / path) if (self.root / path).is_file() else None
-                if self._digests[path] != digest:
-                    yield path
+    def changed(self, output: str) -> list[str]:
+        """Code, policies and templates that are not what they were for the stage that made an output."""
+        return [path for path, digest in self.inputs(output).items() if _is_text(path) and self._digest(path) != digest]
+
+    def _digest(self, path: str) -> str | None:
+        if path not in self._digests:
+            self._digests[path] = md5(self.root / path) if (self.root / path).is_file() else None
+        return self._digests[path]
 
     def image(self, output: str) -> Row:
         """The container image of a stage, as Snakemake recorded it."""
@@ -173,6 +173,11 @@ class Books:
     def _environment(self) -> Row | None:
         locked = self.root / "envs/local.lock"
         return {"path": "envs/local.lock", "sha256": file_digest(locked)} if locked.is_file() else None
+
+
+def _is_text(path: str) -> bool:
+    """Whether an input is code or a text of a policy pack: small, and not made by another stage."""
+    return path.endswith(CODE) or path.startswith("policies/")
 
 
 def _together(digests: Mapping[str, str]) -> str | None:

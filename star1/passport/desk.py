@@ -146,8 +146,8 @@ class Desk:
         sampling = Sampling.model_validate(self.books.setting(output, f"{section}.sampling") or {})
         return Trace(endpoint, sampling, self.root / "data/replies" / f"{stage}.jsonl", tuple(others))
 
-    def calls(self, stage: str, found: "Found", value: Any) -> list[Row]:
-        """The calls behind a value, or behind there being none, and whether they give it."""
+    def calls(self, stage: str, output: str, found: "Found", value: Any) -> list[Row]:
+        """The calls behind a value in `output`, or behind there being none, and whether they give it."""
         told = [self._call(stage, one, found.sampling) for one in found.trail]
         if found.value == value or (value is None and not found.complete):
             return told
@@ -155,9 +155,9 @@ class Desk:
             read = _short(found.reason if found.value is None else found.value)
             self.page.problems.append(f"{stage}: the stored replies read as {read}, not as {_short(value)}")
         else:
-            self.page.problems.append(
-                f"{stage}: no stored reply to what the templates, policies and settings of now would ask"
-            )
+            changed = self.books.changed(output)
+            since = f" (changed since: {', '.join(changed)})" if changed else ""
+            self.page.problems.append(f"{stage}: no stored reply to what would be asked now{since}")
         return told
 
     def _call(self, stage: str, one: "Asked", sampling: Mapping[str, Any]) -> Row:

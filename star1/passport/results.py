@@ -168,7 +168,7 @@ def _judge_calls(desk: Desk, model: str, benchmark: str, test: Row | None, gener
     prompts = desk.books.setting(output, "judge.prompts")
     trace = desk.trace(f"judge-{model}", output, "judge", "judge")
     found = asked_of_judge(benchmark, test, generated, prompts, desk.pack, trace)
-    return desk.calls(f"judge-{model}", found, judged["verdict"])
+    return desk.calls(f"judge-{model}", output, found, judged["verdict"])
 
 
 def _cells_of(desk: Desk, model: str, benchmark: str = "", purpose: str = "") -> Iterator[Address]:

@@ -58,9 +58,9 @@ def _section(desk: Desk, stage: str, output: str, before: Row, after: Row | None
     section = stage.replace("_", ".")
     found = asked(stage, before, desk.pack, desk.trace(stage, output, section, ROLES[stage]))
     if after is None:
-        return (aside or {}) | {"calls": desk.calls(stage, found, None)}
+        return (aside or {}) | {"calls": desk.calls(stage, output, found, None)}
     value = after[STAGES[stage][0]]
-    return _added(desk, STAGES[stage][0], value) | {"file": output, "calls": desk.calls(stage, found, value)}
+    return _added(desk, STAGES[stage][0], value) | {"file": output, "calls": desk.calls(stage, output, found, value)}
 
 
 def _added(desk: Desk, field: str, value: Any) -> Row:
