@@ -11,7 +11,6 @@ from star1.passport.address import Places
 from star1.passport.books import Books
 from star1.passport.finding import row_of
 from star1.records import Row, file_digest, text_digest
-from star1.replies import usage_tokens
 
 if TYPE_CHECKING:  # slow to load; only what traces calls needs them
     from star1.passport.asked import Asked, Found, Trace
@@ -179,6 +178,8 @@ class Desk:
         return about | (self._answer(record) if isinstance(record.get("reply"), dict) else {})
 
     def _answer(self, record: Row) -> Row:
+        from star1.replies import usage_tokens
+
         reply = record["reply"]
         text = str(reply.get("content") or reply.get("reasoning_content") or "")
         told: Row = {
