@@ -110,7 +110,7 @@ def _in_batch(fault: FaultError) -> FaultError:
 
 def _unreadable(line: bytes) -> FaultError:
     fault = FaultError("unreadable_body", "a line of the batch's output that cannot be read", "retry", 200)
-    fault.raw = line[:RAW_LIMIT].decode("utf-8", "replace")
+    fault.raw = line[:RAW_LIMIT]
     return fault
 
 

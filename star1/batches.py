@@ -156,6 +156,9 @@ class BatchClient(Client, ABC):
         tokens, answered = None, False
         try:
             tokens, answered = await self._from_batch(key, request, attempt), True
+        except FaultError as fault:
+            self._keep_fault(key, request, attempt, lane, fault)
+            raise
         finally:
             lane.settle(ticket, reserved, tokens, answered)
         reply = self.store.get(key)

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from star1.endpoints import Endpoint, connect
@@ -63,12 +63,12 @@ class Lane:
         if "api" in self.__dict__:
             await self.api.close()
 
-    async def reserve(self, foreseen: tuple[int, int], sure: bool) -> float:
+    async def reserve(self, foreseen: tuple[int, int], sure: Callable[[], bool]) -> float:
         """Set aside what a request will cost, as soon as that is not too much [USD].
 
         Args:
             foreseen: prompt and reply [tokens].
-            sure: whether any reply has come to go by.
+            sure: tells whether any reply has come to go by.
 
         Raises:
             CallError: it would pass the endpoint's limit, and nothing is on its way that may cost less than foreseen; or
@@ -78,7 +78,7 @@ class Lane:
         while True:
             if self._spending is not None:
                 self.budget.spent += self._spending.news()
-            if (reserved := self.budget.reserve(*foreseen, sure)) is not None:
+            if (reserved := self.budget.reserve(*foreseen, sure())) is not None:
                 return reserved
             if not self.budget.open or self.closed is not None:
                 raise self.closed or self._spent()

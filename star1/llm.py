@@ -213,7 +213,7 @@ class Client:
             lane = self._shortest(last)
             ticket = await lane.gate.enter(sum(self._foreseen(request)))
             try:
-                reserved = await lane.reserve(self._foreseen(request), sure=self._sure)
+                reserved = await lane.reserve(self._foreseen(request), sure=lambda: self._sure)
             except BaseException as error:
                 lane.gate.leave(ticket, 0)
                 if not isinstance(error, CallError):
@@ -285,10 +285,10 @@ class Client:
         """One attempt, which goes on to its end and into the store even where nobody waits for it any more."""
         task = asyncio.create_task(self._send(key, request, attempt, lane, ticket, reserved))
         self._exchanges.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._exchanged)
         return await asyncio.shield(task)
 
-    def _ended(self, task: asyncio.Task[Reply]) -> None:
+    def _exchanged(self, task: asyncio.Task[Reply]) -> None:
         self._exchanges.discard(task)
         # Where nobody waits any more, asyncio would print the fault in the endpoint's own words, key and all.
         task.cancelled() or task.exception()
