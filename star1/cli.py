@@ -24,6 +24,17 @@ PLACES = [
     ("logs", "logs/"),
 ]
 
+ADDRESSES = """\
+  17, row:17                        a row of data/collection.jsonl, and what became of it
+  school-12, fetched:school-12      a fetched prompt by set and row number, as data/dropped.jsonl names it
+  benign:17                         the benign look-alike of a row
+  published:STAR_1/17               a row of a released data set
+  xstest/b1, test:xstest/b1         a row of a benchmark
+  star1/xstest/b1, answer:...       a model's judged answer to it
+  star1/xstest, main:star1/xstest   a cell of results/tables/main.json
+  main:star1/all harmful            a cell over all benchmarks of a purpose
+  model:star1                       a checkpoint"""
+
 LEDGER = {
     "status": "replies, failures by reason, tokens and bytes of each stage",
     "verify": "read every line; exit status 1 when one is damaged",
@@ -191,6 +202,21 @@ def push(args: argparse.Namespace) -> None:
     uploads.push(found, **given, say=say)
 
 
+def passport(args: argparse.Namespace) -> None:
+    """Print where a row or a figure comes from; exit status 1 when something on the way does not agree."""
+    from star1.passport import text
+    from star1.passport.issue import issue
+
+    told = issue(" ".join(args.address), replies=args.replies, everything=args.all)
+    if args.json:
+        say(orjson.dumps(told).decode())
+    else:
+        for line in text.lines(told, args.all):
+            say(line)
+    if told["problems"]:
+        sys.exit(1)
+
+
 def doctor(args: argparse.Namespace) -> None:
     """Check endpoints and this machine; exit status 1 when something is refused."""
     from star1 import doctor as checks
@@ -312,6 +338,17 @@ def parser() -> argparse.ArgumentParser:
         kind.add_argument("stages", nargs="*", help="stores such as reason or judge-tiny; none means all")
     _add_push(commands)
 
+    command = commands.add_parser(
+        "passport",
+        help="where a row, an answer or a cell of a table comes from (docs/passport.md)",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"addresses:\n{ADDRESSES}",
+    )
+    command.add_argument("address", nargs="+", help="such as 17, school-12, star1/xstest/b1 or main:star1/xstest")
+    command.add_argument("--json", action="store_true", help="as one JSON object, whose links can be asked for again")
+    command.add_argument("--replies", action="store_true", help="with the stored replies in full")
+    command.add_argument("--all", action="store_true", help="with long lists in full")
+    command.set_defaults(do=passport)
     command = commands.add_parser("calls", help="model calls: ask anew about quarantined rows")
     command.set_defaults(do=calls)
     kinds = command.add_subparsers(dest="what", required=True, metavar="WHAT")

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from star1 import benign, deliberation
 from star1.calls import Calls, Outcome
+from star1.columns import columns
 from star1.endpoints import Endpoint, Sampling
 from star1.errors import SettingError
 from star1.judges import Benchmark, judge
 from star1.judges import Prompts as JudgePrompts
-from star1.ledger import FOLDER, columns, records
+from star1.ledger import FOLDER, records
 from star1.llm import CHARACTERS_PER_TOKEN, Client, Request
 from star1.params import Params
 from star1.parsing import NoReplyError

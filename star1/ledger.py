@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from star1.columns import columns
 from star1.errors import InputError
 from star1.prices import Price
 from star1.records import Row, write_rows
@@ -161,12 +162,6 @@ def status(chosen: dict[str, Path], prices: Mapping[tuple[str, str], Price]) -> 
         f"bytes: {told}" if told else "no replies",
         f"total: {total:,.2f} USD, {sum(sizes.values()):,} bytes",
     ]
-
-
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines of text, the columns aligned."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def verify(stage: str, path: Path) -> tuple[list[str], bool]:

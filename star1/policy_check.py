@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from star1.calls import Calls
+from star1.columns import columns
 from star1.endpoints import Endpoint
 from star1.errors import InputError
 from star1.estimate import STAGES, sampling_of
 from star1.golden import Answer, Example, ask, counts, read_golden, table
-from star1.ledger import FOLDER, columns
+from star1.ledger import FOLDER
 from star1.llm import Client
 from star1.packs import GOLDEN, read_files
 from star1.params import Params

@@ -15,6 +15,7 @@ from typing import IO, Any, Self
 
 import orjson
 
+from star1 import tags
 from star1.actuals import Actuals
 from star1.owners import NO_LOCKS, Owner, in_use
 from star1.segments import Block, Place, add_segment, is_zipped, lines
@@ -230,6 +231,7 @@ class Store:
         self._empty()
         self._places, self._given_up, self.bad_lines = {}, {}, 0
         self._index()
+        tags.write(segment)
         return segment
 
     def sync(self) -> None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from star1.calls import ASIDE
+from star1.columns import columns
 from star1.errors import InputError, SettingError
-from star1.ledger import FOLDER, columns, records
+from star1.ledger import FOLDER, records
 from star1.records import Row, read_rows, write_rows
 from star1.replies import GIVEN_UP, REOPENED, Store
 from star1.segments import segments

@@ -1,4 +1,4 @@
-"""The benchmark of the joins runs, its contenders agree, and it says so when they do not."""
+"""The benchmarks run, the contenders of the joins agree, and it is said when they do not."""
 
 import subprocess
 import sys
@@ -21,6 +21,16 @@ def test_quick_run() -> None:
     assert done.stdout.count("published way") == 3
     assert done.stdout.count("same rows") == 4
     assert "MISSED" not in done.stdout  # a quick run measures nothing
+
+
+@pytest.mark.slow
+def test_passports_of_a_made_up_run() -> None:
+    """Ends with an error if anything in one of its passports does not agree."""
+    command = [sys.executable, "-m", "benchmarks.passport", "--rows", "200"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("row of the final data set") == 2
+    assert done.stdout.count("stores zipped") == 1
 
 
 @pytest.mark.slow

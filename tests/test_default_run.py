@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.passports import check_walk
 
 SMALL = [
     "fetch.models.tiny.dialogues=300",
@@ -133,6 +134,16 @@ def test_small_run_end_to_end(small: Path) -> None:
 
 
 @pytest.mark.slow
+def test_every_cell_of_the_small_run_has_its_passport(small: Path) -> None:
+    kinds = check_walk(small)
+    assert kinds["cell of a table"] == 9
+    assert kinds["judged answer"] == 3 * (30 + 60 + 20)
+    assert kinds["checkpoint"] == 3
+    assert kinds["training row"] == kinds["benign look-alike"] == 24
+    assert json.loads(run(small, "star1", "passport", "--json", "main:star1/xstest"))["problems"] == []
+
+
+@pytest.mark.slow
 def test_one_changed_value_runs_the_same_stages_with_either_engine(small: Path, tmp_path: Path) -> None:
     folders = [tmp_path / "snakemake", tmp_path / "dvc"]
     commands = [["snakemake", "--quiet", "rules", "host", "reason"], ["dvc", "repro", "--no-run-cache"]]
@@ -206,6 +217,10 @@ def test_released_artifacts_are_complete_after_a_bare_pull(tmp_path: Path, link:
     for run_name in ("star1", "star1+benign"):
         assert harmful[run_name]["value"] - harmful["tiny"]["value"] >= 0.5
     assert benign["star1+benign"]["high"] < benign["star1"]["low"]
+    if link == "copy":
+        kinds = check_walk(tmp_path)
+        assert kinds["cell of a table"] == len(table["cells"]) == 24
+        assert kinds["training row"] == 160
 
 
 def test_released_store_is_small() -> None:

@@ -1,7 +1,6 @@
 """Looking after stores of replies: nothing is lost by zipping, whatever is damaged is told, totals are those of the lines."""
 
 import gzip
-import os
 import signal
 import subprocess
 import sys
@@ -92,7 +91,7 @@ def test_a_killed_compaction_loses_and_doubles_nothing(place: str, tmp_path: Pat
         assert len(store) == 20
         store.compact()
     assert all_lines(path) == whole
-    assert sorted(os.listdir(tmp_path)) == ["r.jsonl", "r.jsonl.001.gz"]
+    assert sorted(path.name for path in tmp_path.glob("r*")) == ["r.jsonl", "r.jsonl.001.gz"]
 
 
 def test_a_damaged_block_costs_its_own_lines_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +151,7 @@ def test_status_counts_what_the_lines_say(tmp_path: Path) -> None:
     figures = ["reason", "reason", "m", "m-1", "3", "30", "6", "0.06", "3.00"]
     assert [*figures, "without", "a", "reply:", "rate_limit", "3"] in [line.split() for line in told.splitlines()]
     assert "1 replies without a count of tokens" in told
-    assert f"total: 0.06 USD, {sum(one.stat().st_size for one in tmp_path.iterdir()):,} bytes" in told
+    assert f"total: 0.06 USD, {sum(one.stat().st_size for one in tmp_path.glob('r*')):,} bytes" in told
 
 
 def test_export_gives_each_reply_that_is_served_once(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Intervals against closed forms."""
+"""Intervals against closed forms, and against a library."""
 
 import math
 
@@ -23,6 +23,19 @@ def test_wilson_interval_is_the_closed_form(count: int, n: int) -> None:
     assert (wide.low, wide.high) == pytest.approx(wilson(count, n, 2.5758293035489004), abs=1e-9)
     ends = [0, wide.low or 0, found.low or 0, count / n, found.high or 0, wide.high or 0, 1]
     assert ends == sorted(ends)
+
+
+@pytest.mark.parametrize("n", [1, 2, 30, 313, 1442])
+def test_wilson_interval_is_that_of_scipy(n: int) -> None:
+    from scipy.stats import binomtest
+
+    for count in range(0, n + 1, max(1, n // 20)):
+        for confidence in (0.5, 0.9, 0.95, 0.999):
+            known = binomtest(count, n).proportion_ci(confidence, method="wilson")
+            found = rate(count, n, confidence)
+            assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=1e-14)
+    assert rate(0, n, 0.95).low == 0
+    assert rate(n, n, 0.95).high == 1
 
 
 def test_no_rate_without_trials() -> None:
