@@ -143,7 +143,7 @@ def _funnel(root: Path, pack: Pack, params: Row) -> None:
         outcome = follow(rows, pack, _calls(root, stage, params[stage]["sampling"]))
         write_rows(root / f"data/{artifact}.jsonl", outcome.kept)
         write_rows(root / f"data/quarantine/{stage}.jsonl", outcome.quarantined)
-        rows = outcome.kept
+        rows = list(outcome.kept)
     full, kept, dropped = curate(rows, pack.rubrics["score"], pack.other, min(1000, len(rows) // 10))
     for name, found in (("full_score", full), ("star1", kept), ("curate_dropped", dropped), ("contamination", [])):
         write_rows(root / f"data/{name}.jsonl", found)

@@ -19,7 +19,7 @@ class Selection(BaseModel):
     Attributes:
         kind: balanced (the published procedure), random, or per_category (as many rows of each category, in turn).
         size: rows wanted at most.
-        marks: lowest and highest value that the lowest of a row's marks may have; None: full marks.
+        marks: lowest and highest value that the lowest of a row's marks may have; all: any; None: full marks.
         seed: of the order in which rows are drawn; for all kinds but balanced, where nothing is drawn.
     """
 
@@ -27,14 +27,14 @@ class Selection(BaseModel):
 
     kind: Literal["balanced", "random", "per_category"]
     size: Count
-    marks: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+    marks: Literal["all"] | Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
     seed: int | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> "Selection":
         if (self.seed is None) != (self.kind == "balanced"):
             raise ValueError(f"seed is {'not allowed' if self.kind == 'balanced' else 'required'} for kind {self.kind}")
-        if self.marks and self.marks[0] > self.marks[1]:
+        if isinstance(self.marks, list) and self.marks[0] > self.marks[1]:
             raise ValueError(f"marks {self.marks} must be the lower one, then the higher one")
         return self
 

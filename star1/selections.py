@@ -41,7 +41,9 @@ def select(name: str, rows: Sequence[Row], rubric: Rubric, other: str, selection
 
 def pooled(name: str, rows: Sequence[Row], rubric: Rubric, other: str, selection: Selection) -> list[Row]:
     """The rows that a selection chooses from: their lowest mark is within its marks."""
-    low, high = selection.marks or (rubric.maximum, rubric.maximum)
+    low, high = rubric.minimum if selection.marks == "all" else rubric.maximum, rubric.maximum
+    if isinstance(selection.marks, list):
+        low, high = selection.marks
     if low < rubric.minimum or high > rubric.maximum:
         expected = f"within {rubric.minimum} to {rubric.maximum}, the rubric's"
         raise SettingError(f"curate.selections.{name}.marks", f"{low} to {high}", expected)

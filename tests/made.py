@@ -40,7 +40,7 @@ def make_run(folder: Path, count: int = 45, redistribute: Mapping[str, bool] | N
     def settle(stage: str, outcome: Outcome, name: str) -> list[Row]:
         write_rows(data / f"quarantine/{stage}.jsonl", outcome.quarantined)
         write_rows(data / f"{name}.jsonl", outcome.kept)
-        return outcome.kept
+        return list(outcome.kept)
 
     rows = questions(count)
     write_rows(data / "collection.jsonl", rows)

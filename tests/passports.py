@@ -167,7 +167,7 @@ def _make_rows(root: Path) -> None:
     stages = {"categorize": deliberation.categorize, "reason": deliberation.reason, "score": deliberation.score}
     for (stage, follow), artifact in zip(stages.items(), ("categorized", "cot", "scored"), strict=True):
         outcome = follow(rows, pack, calls(root, stage, {"temperature": 0.6} if stage == "reason" else None))
-        rows = outcome.kept
+        rows = list(outcome.kept)
         write_rows(root / f"data/{artifact}.jsonl", rows)
         write_rows(root / f"data/quarantine/{stage}.jsonl", outcome.quarantined)
     full, kept, dropped = curate(rows, pack.rubrics["score"], pack.other, 3)
@@ -181,7 +181,7 @@ def _make_rows(root: Path) -> None:
     rows = kept
     benign_stages = {"rewrite": benign.rewrite, "reason": benign.reason, "score": benign.score}
     for (stage, rework), artifact in zip(benign_stages.items(), ("rewritten", "cot", "scored"), strict=True):
-        rows = rework(rows, pack, calls(root, f"benign_{stage}")).kept
+        rows = list(rework(rows, pack, calls(root, f"benign_{stage}")).kept)
         write_rows(root / f"data/benign/{artifact}.jsonl", rows)
     write_rows(root / "data/benign/benign.jsonl", rows)
     released: Row = {

@@ -19,6 +19,7 @@ SMALL = [
     "collect.sources=[neighbourhood, school]",
     "collect.benchmarks={strongreject: drop, xstest: flag}",
     "curate.size=24",
+    "curate.selections.medium={kind: balanced, size: 40, marks: [5, 8]}",
     "finetune.settings.epochs=1",
     "generate.benchmarks=[strongreject, xstest, math500]",
     "generate.sampling.max_tokens=48",
@@ -187,7 +188,7 @@ def test_mirror_preset_plans_the_whole_dag(tmp_path: Path, shared: Path) -> None
     run(tmp_path, "star1", "preset", "mirror", "--set", f"fetch.mirror={shared / 'sources'}")
     plans = json.loads(run(tmp_path, "star1", "plan", "--json"))
     assert plans["snakemake"] == plans["dvc"]
-    assert len(plans["dvc"]) == 43
+    assert len(plans["dvc"]) == 42
     assert "fetch_source-HarmBench" in plans["dvc"]
     assert "fetch_published-STAR_1" in plans["dvc"]
 

@@ -68,7 +68,7 @@ def test_default_params_have_no_mistakes() -> None:
         (
             "finetune.runs.star1.data",
             ["randon"],
-            "expected one of benign, medium, random, star1. Hint: did you mean random?",
+            "expected one of benign, random, star1. Hint: did you mean random?",
         ),
         (
             "curate.selections.star1",
