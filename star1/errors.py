@@ -36,10 +36,10 @@ class CoverageError(Star1Error):
 class StoppedError(Star1Error):
     """A signal that ended a stage in order; `number` is the signal's."""
 
-    def __init__(self, stage: str, number: int) -> None:
+    def __init__(self, stage: str, number: int, hint: str = "") -> None:
         self.number = number
         name = signal.Signals(number).name
-        hint = "start it again: what was answered is in the store, and is not asked again"
+        hint = hint or "start it again: what was answered is in the store, and is not asked again"
         super().__init__(stage, f"stopped by {name}", "to go on to the last row", hint)
 
 
