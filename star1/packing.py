@@ -89,6 +89,9 @@ def packed_attention(
         [1, tokens, heads, d] and None.
     """
     ends, scale, dropout = kwargs["ends"], kwargs.get("scaling"), kwargs.get("dropout", 0.0)
+    if torch.is_autocast_enabled(query.device.type):  # positions were put into queries and keys in float32
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     if query.is_cuda and not dropout and query.dtype in (torch.bfloat16, torch.float16) and (varlen := _varlen()):
         return varlen(query, key, value, ends, scale), None
     parts = [
@@ -112,18 +115,51 @@ def _short(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: f
     """Causal attention of one sequence by plain matrix products; shapes as in `packed_attention`, [1, heads, tokens, d]."""
     _, heads, tokens, width = query.shape
     groups = key.shape[1]
+    # The heads that share keys stand side by side as further queries: no key is copied.
     query = query.reshape(groups, heads // groups, tokens, width) * (width**-0.5 if scale is None else scale)
-    parts = []
-    for start in range(0, tokens, QUERIES):
-        end = min(start + QUERIES, tokens)
-        # The heads that share keys stand side by side as further queries: no key is copied.
-        some = query[:, :, start:end].reshape(groups, -1, width)
-        scores = (some @ key[0, :, :end].transpose(1, 2)).view(groups, -1, end - start, end)
-        later = torch.ones(end - start, end, dtype=torch.bool, device=query.device).triu(start + 1)
-        weights = scores.masked_fill(later, -torch.inf).softmax(-1, dtype=torch.float32).to(query.dtype)
-        seen = weights.view(groups, -1, end) @ value[0, :, :end]
-        parts.append(seen.view(1, heads, end - start, width))
-    return torch.cat(parts, dim=2)
+    found: torch.Tensor = _Causal.apply(query, key[0], value[0])  # type: ignore[no-untyped-call]
+    return found.reshape(1, heads, tokens, width)
+
+
+class _Causal(torch.autograd.Function):
+    """softmax(query @ key.T) @ value with each token seeing itself and what comes before it, by blocks of queries.
+
+    Shapes: query [groups, shared, tokens, d], key and value [groups, tokens, d].
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        (groups, _, tokens, width), found, saved = query.shape, torch.empty_like(query), []
+        for start, end in _blocks(tokens):
+            some = query[:, :, start:end].reshape(groups, -1, width)
+            scores = (some @ key[:, :end].transpose(1, 2)).view(groups, -1, end - start, end)
+            later = torch.ones(end - start, end - start, dtype=torch.bool, device=query.device).triu(1)
+            scores[..., start:].masked_fill_(later, -torch.inf)
+            saved.append(scores.softmax(-1).view(groups, -1, end))
+            found[:, :, start:end] = (saved[-1] @ value[:, :end]).view(groups, -1, end - start, width)
+        ctx.save_for_backward(query, key, value, found, *saved)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *above: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        query, key, value, found, *saved = ctx.saved_tensors
+        slopes = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        groups, _, tokens, width = query.shape
+        inner = (above[0] * found).sum(-1, keepdim=True)
+        for (start, end), weights in zip(_blocks(tokens), saved, strict=True):
+            parts = (
+                tensor[:, :, start:end].reshape(groups, -1, tensor.shape[-1]) for tensor in (query, above[0], inner)
+            )
+            some, top, mean = parts
+            slopes[2][:, :end] += weights.transpose(1, 2) @ top
+            slope = (top @ value[:, :end].transpose(1, 2)).sub_(mean).mul_(weights)
+            slopes[0][:, :, start:end] = (slope @ key[:, :end]).view(groups, -1, end - start, width)
+            slopes[1][:, :end] += slope.transpose(1, 2) @ some
+        return slopes
+
+
+def _blocks(tokens: int) -> list[tuple[int, int]]:
+    return [(start, min(start + QUERIES, tokens)) for start in range(0, tokens, QUERIES)]
 
 
 @functools.cache

@@ -115,7 +115,7 @@ def tokenizer_of(family: Family) -> Any:
     )
     if family.template == DISTILLED:
         bpe.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in (chat.OPEN, chat.CLOSE)])
-    if family.adds:
+    if family.adds and family.start:
         bpe.post_processor = processors.TemplateProcessing(
             single=f"{family.start} $A", special_tokens=[(family.start, bpe.token_to_id(family.start))]
         )
