@@ -149,7 +149,7 @@ def measure(data: Path | None, batch: int, updates: int, quick: bool) -> list[st
     # Room for the longest row: the tiny model's own context is shorter.
     size = tiny.Settings(context=8192)
     tokenizer = tiny.make_tokenizer([f"{row['question']}\n{row['response']}" for row in rows], size)
-    settings = sft.Settings(max_tokens=8192, pack_tokens=4096, learning_rate=1e-3)
+    settings = sft.Settings(max_tokens=8192, pack_tokens=2048, learning_rate=1e-3)
     examples, _ = sft.render_all(tokenizer, rows, settings)
     groups = [[examples[at] for at in numbers[:batch]] for numbers in sft.plan(len(examples), settings)]
     model = tiny.make_model(tokenizer, size)

@@ -10,7 +10,7 @@ from star1.packing import collate
 from star1.rendering import Example
 
 # Logits that are there at once: what a CPU keeps near, and what keeps a GPU busy.
-CHUNK = {"cpu": 2**22}
+CHUNK = {"cpu": 2**20}
 CHUNK_ELSEWHERE = 2**27
 
 
@@ -35,11 +35,11 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             for start in range(0, len(targets), rows):
                 some, wanted = hidden[start : start + rows].to(dtype), targets[start : start + rows, None]
                 logits = functional.linear(some, narrow, None if bias is None else bias.to(dtype)).float()
-                norm = logits.logsumexp(1, keepdim=True)
-                loss += (norm - logits.gather(1, wanted)).sum()
+                logs = logits.log_softmax(1)
+                loss -= logs.gather(1, wanted).sum()
                 if any(one is not None for one in made):
-                    slope = logits.sub_(norm).exp_()
-                    slope.scatter_add_(1, wanted, torch.full_like(norm, -1.0))
+                    slope = logs.exp_()
+                    slope.scatter_add_(1, wanted, torch.full_like(wanted, -1.0, dtype=torch.float32))
                     _add_gradients(made, slope, some, narrow, start)
         ctx.save_for_backward(*made)
         ctx.dtypes = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)

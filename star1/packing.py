@@ -151,10 +151,11 @@ class _Causal(torch.autograd.Function):
                 tensor[:, :, start:end].reshape(groups, -1, tensor.shape[-1]) for tensor in (query, above[0], inner)
             )
             some, top, mean = parts
-            slopes[2][:, :end] += weights.transpose(1, 2) @ top
+            # Turned round, so that the narrow factor is the one that is copied.
+            slopes[2][:, :end] += (top.transpose(1, 2) @ weights).transpose(1, 2)
             slope = (top @ value[:, :end].transpose(1, 2)).sub_(mean).mul_(weights)
             slopes[0][:, :, start:end] = (slope @ key[:, :end]).view(groups, -1, end - start, width)
-            slopes[1][:, :end] += slope.transpose(1, 2) @ some
+            slopes[1][:, :end] += (some.transpose(1, 2) @ slope).transpose(1, 2)
         return slopes
 
 
