@@ -6,7 +6,6 @@ import orjson
 
 from star1 import checkpoints, threads
 from star1.errors import run
-from star1.records import write_json
 
 
 def main() -> None:
@@ -26,14 +25,14 @@ def main() -> None:
     clock = threads.use(args.threads)
     from star1 import sft  # torch reads the number of threads when it is loaded
 
-    staging = checkpoints.staging("finetune", args.run)
+    staging, states = checkpoints.staging("finetune", args.run), checkpoints.staging("finetune-states", args.run)
     settings = sft.settings_from(
         args.settings | {key: args.choices[key] for key in {"think", "seed"} & {*args.choices}}
     )
-    made = sft.finetune(checkpoints.folder_of(args.base), args.data, settings, staging)
-    checkpoints.publish(staging, checkpoints.folder_of(args.output), "sft", made["record"])
-    write_json(args.metrics, {"history": made["history"]})
-    print(f"finetune {args.run}: {sft.summary(made['record'])}, {clock()}")
+    made = sft.finetune(checkpoints.folder_of(args.base), args.data, settings, staging, states)
+    sft.publish(made, staging, args.output, args.metrics, states)
+    if made["main"]:
+        print(f"finetune {args.run}: {sft.summary(made['record'])}, {clock()}")
 
 
 if __name__ == "__main__":

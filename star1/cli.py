@@ -183,6 +183,14 @@ def calls(args: argparse.Namespace) -> None:
         say("now run `snakemake`, or `dvc repro`: it asks about these rows anew, and about no others")
 
 
+def inspect(args: argparse.Namespace) -> None:
+    """Print what a run reads and what it learns."""
+    from star1 import inspecting, params
+
+    for line in inspecting.inspect(params.load(), args.run, args.row, args.id):
+        say(line)
+
+
 def estimate(args: argparse.Namespace) -> None:
     """Print what the stages with model calls will still cost."""
     from star1 import estimate as costs
@@ -362,6 +370,14 @@ def parser() -> argparse.ArgumentParser:
     kind.add_argument("--dry-run", action="store_true", help="only tell what would be re-opened")
     command = commands.add_parser("policy", help="policy packs: make one, check one (docs/policies.md)")
     add_policy(command.add_subparsers(dest="what", required=True, metavar="WHAT"))
+    command = commands.add_parser("train", help="look into fine-tuning runs")
+    kinds = command.add_subparsers(dest="what", required=True, metavar="WHAT")
+    kind = kinds.add_parser("inspect", help="which tokens of a run's rows are read, which are learnt, what is dropped")
+    kind.add_argument("run", help="a name of finetune.runs")
+    place = kind.add_mutually_exclusive_group()
+    place.add_argument("--row", type=int, help="show this row, counted from 0; by default the first that is used")
+    place.add_argument("--id", help="show the row with this id")
+    kind.set_defaults(do=inspect)
     command = commands.add_parser("show", help="print the tables of the last run and where everything lies")
     command.set_defaults(do=show)
     return root

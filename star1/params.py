@@ -177,6 +177,10 @@ class Training(Section):
     pack_tokens: Count
     max_tokens: Count
     gradient_checkpointing: bool
+    gather_every: Count
+    diverged_factor: Annotated[float, Field(ge=0)]
+    diverged_updates: Count
+    checkpoint_minutes: Annotated[float, Field(ge=0)]
 
 
 class Finetune(Section):

@@ -97,3 +97,53 @@ def test_curation_benchmark_notices_a_difference(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(curation, "run", lambda job, count, size: {**found, "kept": [job]})
     with pytest.raises(SystemExit, match="the two ways keep different rows"):
         curation.main(["--quick"])
+
+
+@pytest.mark.slow
+def test_quick_run_of_training() -> None:
+    command = [sys.executable, "-m", "benchmarks.training", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "### fine-tuning: 1 updates of 8 rows" in done.stdout
+    assert done.stdout.count("0.0%") == 3  # of padding: only the fourth way pads
+    assert "MISSED" not in done.stdout
+
+
+def test_made_up_rows_have_the_lengths_of_the_released_ones() -> None:
+    from benchmarks import training
+
+    rows = training.synthetic_rows(1000)
+    assert rows == training.synthetic_rows(1000)
+    thinking = sorted(len(row["response"].split("</think>")[0].split()) - 1 for row in rows)
+    answers = sorted(len(row["response"].split("</think>")[1].split()) for row in rows)
+    questions = sorted(len(row["question"].split()) for row in rows)
+    for words, at, expected in (
+        (questions, 500, 15),
+        (thinking, 500, 209),
+        (thinking, 900, 289),
+        (answers, 500, 50),
+        (answers, 900, 176),
+    ):
+        assert words[at] == pytest.approx(expected, rel=0.12)
+
+
+def test_both_ways_to_train_have_the_same_loss() -> None:
+    """The published way is a fair one only if it learns the same: its update moves the weights to where ours does."""
+    import copy
+
+    torch = pytest.importorskip("torch")
+    from benchmarks import training
+    from star1 import sft
+    from tests.micro import ROWS, fresh_accelerate, small_settings, tokenizer_and_model
+
+    tokenizer, model = tokenizer_and_model()
+    settings = small_settings(learning_rate=1e-3)
+    example = sft.render_all(tokenizer, ROWS, settings)[0][0]
+    ends = []
+    for make in (training.ours, lambda one, how: training.padded(one, how, 1, False, 0)):
+        fresh_accelerate()
+        trained = copy.deepcopy(model)
+        make(trained, settings)([example] * 4)  # equal rows: then a mean of means is the mean
+        ends.append(torch.cat([one.detach().flatten() for one in trained.parameters()]))
+    assert not torch.equal(ends[0], torch.cat([one.detach().flatten() for one in model.parameters()]))
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-3, atol=2e-5)

@@ -1,0 +1,122 @@
+"""Cross-entropy of a pack, from hidden states and the output matrix: the logits of all its tokens are never there at once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+
+from star1.packing import collate
+from star1.rendering import Example
+
+# Logits that are there at once: what a CPU keeps near, and what keeps a GPU busy.
+CHUNK = {"cpu": 2**20}
+CHUNK_ELSEWHERE = 2**27
+
+
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """Sum of the cross-entropies of `hidden @ weight.T`, by chunks of rows; the gradients are made on the way.
+
+    Products are taken in the type of autocast, as a linear layer's are; softmax and sums in float32.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """Loss [nats] of hidden states [n, h], weight [v, h], bias [v] or None, and targets [n]."""
+        kind = hidden.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        pairs = zip((hidden, weight, bias), ctx.needs_input_grad, strict=False)
+        made = [torch.zeros_like(one, dtype=torch.float32) if on and one is not None else None for one, on in pairs]
+        narrow, rows = weight.to(dtype), max(1, CHUNK.get(kind, CHUNK_ELSEWHERE) // weight.shape[0])
+        with torch.autocast(kind, enabled=False):
+            for start in range(0, len(targets), rows):
+                some, wanted = hidden[start : start + rows].to(dtype), targets[start : start + rows, None]
+                logits = functional.linear(some, narrow, None if bias is None else bias.to(dtype)).float()
+                logs = logits.log_softmax(1)
+                loss -= logs.gather(1, wanted).sum()
+                if any(one is not None for one in made):
+                    slope = logs.exp_()
+                    slope.scatter_add_(1, wanted, torch.full_like(wanted, -1.0, dtype=torch.float32))
+                    _add_gradients(made, slope, some, narrow, start)
+        ctx.save_for_backward(*made)
+        ctx.dtypes = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *above: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Gradients of hidden states, weight and bias; none of the targets."""
+        pairs = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        return *(None if one is None else (one * above[0]).to(dtype) for one, dtype in pairs), None
+
+
+def _add_gradients(
+    made: list[torch.Tensor | None], slope: torch.Tensor, hidden: torch.Tensor, weight: torch.Tensor, start: int
+) -> None:
+    """Add what a chunk with the gradient `slope` of its logits brings to the gradients of hidden states, weight and bias."""
+    narrow = slope.to(weight.dtype)
+    if made[0] is not None:
+        made[0][start : start + len(hidden)] = narrow @ weight
+    if made[1] is not None:
+        made[1] += narrow.T @ hidden
+    if made[2] is not None:
+        made[2] += slope.sum(0)
+
+
+class Scored(torch.nn.Module):
+    """A causal language model whose forward pass gives the summed loss of a pack.
+
+    It is this module that is handed to accelerate, so that whatever wraps it sees hidden states and output matrix used in
+    one forward pass.
+    """
+
+    def __init__(self, causal: Any) -> None:
+        super().__init__()
+        self.causal = causal
+        self.chunked = is_plain(causal)
+
+    def forward(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Loss [nats] of what `packing.collate` made."""
+        return pack_loss(self.causal, batch, self.chunked)
+
+
+def pack_loss(causal: Any, batch: dict[str, Any], chunked: bool) -> torch.Tensor:
+    """Cross-entropy summed over the target tokens of a pack [nats].
+
+    There is no padding and no attention mask: attention goes by `ends` (ours) or by the positions, which restart with
+    every sequence (the library's). An all-ones mask would silently let sequences see each other.
+    """
+    given = {"input_ids": batch["ids"], "position_ids": batch["positions"], "use_cache": False, "ends": batch["ends"]}
+    if not chunked:
+        logits = causal(**given, logits_to_keep=batch["at"]).logits[0].float()
+        return functional.cross_entropy(logits, batch["targets"], reduction="sum")
+    hidden = causal.base_model(**given).last_hidden_state[0, batch["at"]]
+    head = causal.get_output_embeddings()
+    loss: torch.Tensor = ChunkedCrossEntropy.apply(hidden, head.weight, head.bias, batch["targets"])  # type: ignore[no-untyped-call]
+    return loss
+
+
+def is_plain(causal: Any) -> bool:
+    """Whether the logits are hidden states times output matrix and nothing else: neither scaled nor capped.
+
+    It is tried on a few tokens, since there are as many names for such settings as architectures.
+    """
+    head = causal.get_output_embeddings()
+    if not isinstance(head, torch.nn.Linear) or head.weight.is_meta or causal.base_model is causal:
+        return False
+    ids = torch.arange(min(8, head.weight.shape[0]), device=head.weight.device)[None]
+    training = causal.training
+    causal.eval()
+    with torch.no_grad():
+        given = {"input_ids": ids, "use_cache": False, "ends": [0, ids.shape[1]]}
+        expected = causal(**given).logits.float()
+        found = head(causal.base_model(**given).last_hidden_state).float()
+    causal.train(training)
+    return expected.shape == found.shape and torch.allclose(expected, found, rtol=1e-3, atol=1e-4)
+
+
+def loss_sum(causal: Any, examples: Sequence[Example], device: Any = "cpu") -> torch.Tensor:
+    """Loss of one pack [nats] under a model that nothing wraps."""
+    return pack_loss(causal, collate(examples, device), is_plain(causal))

@@ -1,0 +1,111 @@
+"""How a model is trained: the settings of an optimisation and of a fine-tuning run, and the learning rate over its updates."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+from star1.errors import SettingError
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimisation:
+    """How updates change weights.
+
+    Attributes:
+        learning_rate: peak rate of AdamW.
+        betas: AdamW's two decay rates.
+        weight_decay: on matrices; biases and norms get none.
+        warmup: fraction of all updates in which the rate rises linearly from 0.
+        schedule: "cosine" (to 0) or "constant", after the warm-up.
+        gradient_norm: gradients are scaled down to this norm; 0: never.
+        precision: "bf16" computes under autocast over float32 weights, "float32" does not.
+        pack_tokens: sequences are packed up to this many tokens per forward pass; a matter of speed and memory alone.
+        gradient_checkpointing: recompute activations in the backward pass.
+        gather_every: updates between two looks at the loss; in between, nothing waits for the device.
+        diverged_factor: a mean loss that is so many times the first one ends the run; 0: never.
+        diverged_updates: updates that such a mean is over.
+    """
+
+    learning_rate: float = 1e-5
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 1e-4
+    warmup: float = 0.05
+    schedule: str = "cosine"
+    gradient_norm: float = 1.0
+    precision: str = "bf16"
+    pack_tokens: int = 8192
+    gradient_checkpointing: bool = False
+    gather_every: int = 10
+    diverged_factor: float = 3.0
+    diverged_updates: int = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(Optimisation):
+    """Settings of one fine-tuning run.
+
+    Attributes:
+        epochs: passes over the rows.
+        batch_size: samples per update, over all processes.
+        drop_last: leave out the last incomplete batch of the whole run (batches straddle epochs, as published).
+        max_tokens: a longer row is dropped and counted, never cut.
+        think: train on the thinking; False trains on an empty think block (or none, for models without) and the answer.
+        seed: order of the rows.
+        checkpoint_minutes: time between two saved training states; 0: only one, when a signal ends the run.
+    """
+
+    epochs: int = 5
+    batch_size: int = 128
+    drop_last: bool = True
+    max_tokens: int = 8192
+    think: bool = True
+    seed: int = 2002
+    checkpoint_minutes: float = 30.0
+
+
+# Settings that watch over a run and change nothing of what it gives: a saved training state outlives their change.
+WATCHING = frozenset({"gather_every", "diverged_factor", "diverged_updates", "checkpoint_minutes"})
+
+
+def settings_from(values: dict[str, Any], kind: Callable[..., Any] = Settings) -> Any:
+    """Make settings of `kind` (a dataclass) from a JSON object.
+
+    Raises:
+        SettingError: a name that is not a setting, or a value that cannot be meant.
+    """
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - names):
+        raise SettingError("training settings", f"unknown name {unknown[0]!r}", "one of " + ", ".join(sorted(names)))
+    if "betas" in values:
+        values = values | {"betas": tuple(values["betas"])}
+    made = kind(**values)
+    for name in (
+        "epochs",
+        "batch_size",
+        "max_tokens",
+        "pack_tokens",
+        "learning_rate",
+        "gather_every",
+        "diverged_updates",
+    ):
+        if getattr(made, name, 1) <= 0:
+            raise SettingError(f"training settings: {name}", str(getattr(made, name)), "a number above 0")
+    for name, allowed in (("precision", ("bf16", "float32")), ("schedule", ("cosine", "constant"))):
+        if getattr(made, name) not in allowed:
+            raise SettingError(f"training settings: {name}", repr(getattr(made, name)), " or ".join(allowed))
+    return made
+
+
+def rate_at(update: int, updates: int, settings: Optimisation) -> float:
+    """Learning rate of update number `update` (from 0) of `updates`.
+
+    Source: UCSC-VLAA/STAR-1 @ b493335, the cosine schedule of transformers.
+    Differs: the warm-up counts from 1, since an update at rate 0 would be a batch for nothing; 0 lies before the first.
+    """
+    warm = int(settings.warmup * updates)
+    if update < warm:
+        return settings.learning_rate * (update + 1) / (warm + 1)
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (update - warm) / max(1, updates - warm)))
