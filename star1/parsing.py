@@ -101,7 +101,7 @@ def parse_thinking(reply: Reply) -> Parsed[Thought]:
             or an unfinished reply.
     """
     text = finished(reply)
-    opened, closed = text.count(OPEN), text.count(CLOSE)
+    opened, closed = _tags(text)
     if reply.reasoning_content is not None:
         if opened or closed:
             raise ReplyError("several_think", "thinking both in its own field and in the text", text)
@@ -111,11 +111,18 @@ def parse_thinking(reply: Reply) -> Parsed[Thought]:
     if not closed:
         raise ReplyError("unclosed_think" if opened else "no_think", f"no {CLOSE} in the reply", text)
     head, _, answer = text.partition(CLOSE)
-    before, tag, thinking = head.rpartition(OPEN)
+    before, tag, thinking = head.partition(OPEN) if opened else ("", "", head)
     if before.strip() or OPEN in answer:
         raise ReplyError("misplaced_think", f"text before {OPEN}, or {OPEN} after {CLOSE}", text)
     # Some chat templates put the opening tag into the prompt: the reply then starts within the thinking.
     return Parsed(_thought(thinking, answer, text), "think tags" if tag else "closing tag only")
+
+
+def _tags(text: str) -> tuple[int, int]:
+    """How often thinking is opened and closed."""
+    if text.count("think>") == 2 and text.startswith(OPEN) and CLOSE in text:  # nearly always, and found in one look
+        return 1, 1
+    return text.count(OPEN), text.count(CLOSE)
 
 
 def _thought(thinking: str, answer: str, raw: str) -> Thought:

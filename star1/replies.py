@@ -18,7 +18,7 @@ import orjson
 from star1 import tags
 from star1.actuals import Actuals
 from star1.owners import NO_LOCKS, Owner, in_use
-from star1.segments import Block, Place, add_segment, is_zipped, lines
+from star1.segments import HEAD, Block, Place, add_segment, is_zipped, lines, spans
 
 # Part of every key: raise it when what is sent for the same arguments changes.
 VERSION = 1
@@ -295,14 +295,24 @@ class Store:
 
     def _index(self) -> None:
         self.actuals.forget_failures()
-        key = slice(len(BEGINNING), len(BEGINNING) + KEY_LENGTH)
-        for place, line in lines(self.path):
-            if line.startswith(BEGINNING) and line.endswith(b"}\n") and line[key.stop : key.stop + 2] == b'",':
-                name = line[key].decode("latin-1")
-                self._places[name] = place
-                self._given_up.pop(name, None)
-            else:
+        for place, line in lines(self.path, own=False):
+            if not (line.endswith(b"}\n") and self._found(line[:HEAD], place)):
                 self._take(place, line)
+        for start, end, head in spans(self.path):
+            place = Place(None, start, end - start)
+            whole = len(head) > 1 and os.pread(self._fd, 2, end - 2) == b"}\n"
+            if not (whole and self._found(head, place)):
+                self._take(place, self._line(place))
+
+    def _found(self, head: bytes, place: Place) -> bool:
+        """Take a line into account by how it begins, where that is as the line of a reply does."""
+        key = slice(len(BEGINNING), len(BEGINNING) + KEY_LENGTH)
+        if not head.startswith(BEGINNING) or head[key.stop : key.stop + 2] != b'",':
+            return False
+        name = head[key].decode("latin-1")
+        self._places[name] = place
+        self._given_up.pop(name, None)
+        return True
 
     def _take(self, place: Place, line: bytes) -> None:
         """Take a line into account that is not, at first sight, one of a reply."""

@@ -16,6 +16,9 @@ from star1.records import atomic
 
 # Of unzipped text in one member: larger ones are smaller on disk, and slower where single lines are looked up.
 BLOCK_BYTES = 1 << 16
+# What is read of a store's own file at a time, and of each line to know it by.
+READ_BYTES = 1 << 20
+HEAD = 128
 # How each member starts, with the file time left out.
 MEMBER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00"
 
@@ -54,20 +57,45 @@ def segments(path: Path) -> list[Path]:
     return sorted(found, key=lambda one: int(one.name.split(".")[-2]))
 
 
-def lines(path: Path) -> Iterator[tuple[Place, bytes]]:
-    """All lines of a store, the older ones first; a damaged block counts as one empty line."""
+def lines(path: Path, own: bool = True) -> Iterator[tuple[Place, bytes]]:
+    """All lines of a store, the older ones first; a damaged block counts as one empty line.
+
+    Args:
+        path: the store.
+        own: with those in its own file, which are not zipped.
+    """
     for segment in segments(path):
         for block, text in blocks(segment):
             start = 0
             for line in text.splitlines(keepends=True) or [b""]:
                 yield Place(block, start, len(line)), line
                 start += len(line)
-    if path.exists() and not is_zipped(path):
+    if own and path.exists() and not is_zipped(path):
         with open(path, "rb") as file:
             start = 0
             for line in file:
                 yield Place(None, start, len(line)), line
                 start += len(line)
+
+
+def spans(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Start, end and first `HEAD` bytes of each line in a store's own file, without making a text of each [bytes]."""
+    if not path.exists() or is_zipped(path):
+        return
+    with open(path, "rb", buffering=0) as file:
+        start = base = 0
+        while chunk := file.read(READ_BYTES):
+            place = chunk.find(b"\n")
+            while place >= 0:
+                end = base + place + 1
+                head = chunk[start - base : start - base + HEAD] if start >= base else b""
+                if len(head) < min(HEAD, end - start):  # begun in the chunk before
+                    head = os.pread(file.fileno(), HEAD, start)
+                yield start, end, head[: end - start]
+                start, place = end, chunk.find(b"\n", place + 1)
+            base += len(chunk)
+        if start < base:
+            yield start, base, os.pread(file.fileno(), HEAD, start)[: base - start]
 
 
 def blocks(segment: Path) -> Iterator[tuple[Block, bytes]]:

@@ -1,5 +1,6 @@
 """Rows that a stage has made and does not need yet: on disk in place of in memory, whatever their number."""
 
+import os
 import tempfile
 from array import array
 from collections.abc import Sequence
@@ -8,8 +9,6 @@ from typing import overload
 import orjson
 
 from star1.records import Row
-
-NOTHING = -1
 
 
 class Spill(Sequence[Row]):
@@ -20,26 +19,27 @@ class Spill(Sequence[Row]):
     """
 
     def __init__(self, places: int) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115
-        self._starts, self._end = array("q", [NOTHING]) * places, 0
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        self._starts, self._lengths, self._end = array("q", [0]) * places, array("q", [0]) * places, 0
         self._filled: list[int] | None = None
 
     def put(self, place: int, row: Row) -> None:
         """Keep a row."""
-        line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
-        self._file.seek(self._end)
-        self._file.write(line)
-        self._starts[place], self._end, self._filled = self._end, self._end + len(line), None
+        text, done = orjson.dumps(row), 0
+        while done < len(text):
+            done += os.pwrite(self._file.fileno(), text[done:], self._end + done)
+        self._starts[place], self._lengths[place] = self._end, len(text)
+        self._end, self._filled = self._end + len(text), None
 
     @property
-    def _rows(self) -> list[int]:
-        """Where the rows start, in order."""
+    def _places(self) -> list[int]:
+        """The places that have a row."""
         if self._filled is None:
-            self._filled = [start for start in self._starts if start != NOTHING]
+            self._filled = [place for place, length in enumerate(self._lengths) if length]
         return self._filled
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._places)
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -49,8 +49,8 @@ class Spill(Sequence[Row]):
         """A row, read anew each time."""
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
-        self._file.seek(self._rows[index])
-        row: Row = orjson.loads(self._file.readline())
+        place = self._places[index]
+        row: Row = orjson.loads(os.pread(self._file.fileno(), self._lengths[place], self._starts[place]))
         return row
 
     def __eq__(self, other: object) -> bool:

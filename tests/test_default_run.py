@@ -140,7 +140,8 @@ def test_every_cell_of_the_small_run_has_its_passport(small: Path) -> None:
     assert kinds["cell of a table"] == 9
     assert kinds["judged answer"] == 3 * (30 + 60 + 20)
     assert kinds["checkpoint"] == 3
-    assert kinds["training row"] == kinds["benign look-alike"] == 24
+    assert kinds["benign look-alike"] == 24
+    assert kinds["training row"] >= 24  # and rows that one of them was found near to
     assert json.loads(run(small, "star1", "passport", "--json", "main:star1/xstest"))["problems"] == []
 
 

@@ -194,3 +194,19 @@ def test_a_copy_without_dvc_is_zipped_as_well(
     cli.main()
     assert "reason.jsonl.001.gz" in capsys.readouterr().out
     assert not (tmp_path / "data/replies.dvc").exists()
+
+
+@pytest.mark.parametrize("read", [7, 64, 1 << 20])
+def test_lines_are_told_apart_wherever_a_part_of_the_file_ends(
+    read: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short, long and empty lines, and a torn one at the end; as reading line by line has them."""
+    monkeypatch.setattr("star1.segments.READ_BYTES", read)
+    path = tmp_path / "r.jsonl"
+    for texts in ([b"", b"a", b"b" * 300, b"", b"c" * 64, b"d" * 127, b"e" * 128], [b"x"], []):
+        for end in (b"\n", b"\ntorn", b"\n" + b"t" * 200):
+            path.write_bytes(b"\n".join(texts) + end)
+            found = [
+                (place.start, place.start + place.length, line[: segments.HEAD]) for place, line in segments.lines(path)
+            ]
+            assert list(segments.spans(path)) == found
