@@ -13,6 +13,7 @@ from pathlib import Path
 
 from star1.calls import ASIDE
 from star1.columns import columns
+from star1.deliberation import NO_POLICY
 from star1.errors import InputError, SettingError
 from star1.ledger import FOLDER, records
 from star1.records import Row, read_rows, write_rows
@@ -20,6 +21,8 @@ from star1.replies import GIVEN_UP, REOPENED, Store
 from star1.segments import segments
 
 LOCKS = Path(".snakemake/locks")
+# Rows that no model was asked about, in a stage that an earlier one decides for.
+NEVER_ASKED = frozenset({NO_POLICY})
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Quarantine:
         stage: name of its store, such as reason or judge-tiny.
         file: where the rows are.
         output: the stage's output, which is another file where that is not there.
-        rows: {id, stage, reason, ...}.
+        rows: {id, stage, reason, ...}; those that no model was asked about are left out.
     """
 
     stage: str
@@ -50,7 +53,7 @@ def quarantines(root: Path = Path()) -> dict[str, Quarantine]:
     files = {path.stem: path for path in sorted((root / ASIDE).glob("*.jsonl"))} | outputs
     found = {}
     for stage, file in sorted(files.items()):
-        if rows := read_rows(file, ["id", "reason"]):
+        if rows := [row for row in read_rows(file, ["id", "reason"]) if row["reason"] not in NEVER_ASKED]:
             found[stage] = Quarantine(stage, file, outputs.get(stage, _output(stage, root)), rows)
     return found
 
@@ -69,12 +72,15 @@ def select(found: Mapping[str, Quarantine], stages: Sequence[str], reasons: Sequ
     for stage in stages:
         if stage not in found:
             hint = "" if found else "no row is in quarantine"
-            raise SettingError("--stage", repr(stage), f"one of {', '.join(found) or 'none'}", hint)
+            raise SettingError(
+                "--stage", f"no quarantined row of {stage!r}", f"one of {', '.join(found) or 'none'}", hint
+            )
     chosen = [found[stage] for stage in stages or found]
     known = sorted({row["reason"] for one in chosen for row in one.rows})
     for reason in reasons:
         if reason not in known:
-            raise SettingError("--reason", repr(reason), f"one of {', '.join(known) or 'none'}")
+            found_reason, expected = f"no quarantined row with {reason!r}", ", ".join(map(repr, known)) or "none"
+            raise SettingError("--reason", found_reason, f"one of {expected}")
     return [one for one in chosen if not reasons or one.chosen(reasons)]
 
 
@@ -137,7 +143,7 @@ def put_aside(found: Sequence[Quarantine], root: Path = Path()) -> None:
     # First: killed here, DVC runs the stage again, and Snakemake once this is called again.
     sync.forget({one.output.relative_to(root).as_posix() for one in outputs})
     for one in outputs:
-        write_rows(root / ASIDE / f"{one.stage}.jsonl", one.rows)
+        write_rows(root / ASIDE / f"{one.stage}.jsonl", read_rows(one.output))
         one.output.unlink()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from star1 import cli, ledger, retry
+from star1.deliberation import NO_POLICY
 from star1.records import read_rows, write_rows
 from star1.replies import Reply, Store
 from tests.conftest import ROOT
@@ -140,6 +141,21 @@ def test_a_stage_that_never_got_a_reply_is_given_no_store(capsys: pytest.Capture
     assert not STORE.exists()
 
 
+def test_rows_that_nobody_was_asked_about_cannot_be_asked_about_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    """The classifier decided on them; re-opening them in the stage that set them aside would change nothing."""
+    write_rows("data/quarantine/reason.jsonl", [{"id": "1", "stage": "reason", "reason": NO_POLICY}])
+    star1("calls", "retry")
+    assert capsys.readouterr().out == "no row is in quarantine\n"
+    write_rows("data/quarantine/reason.jsonl", [{"id": "1", "reason": NO_POLICY}, {"id": "2", "reason": "length"}])
+    with pytest.raises(SystemExit):
+        star1("calls", "retry", "--reason", NO_POLICY)
+    assert (
+        "no quarantined row with 'no policy of the pack applies'; expected one of 'length'" in capsys.readouterr().err
+    )
+    star1("calls", "retry", "--reason", "length", "--stage", "reason")
+    assert [row["id"] for row in read_rows(".work/quarantine/reason.jsonl")] == ["1", "2"]
+
+
 def test_a_dry_run_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with server(Model()) as served:
         categorize(served.url)
@@ -205,8 +221,14 @@ def test_replies_of_another_model_about_the_same_row_stay() -> None:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--reason", "lenght"], "--reason: 'lenght'; expected one of length, no_json, server_error."),
-        (["--reason", "length", "--stage", "reasn"], "--stage: 'reasn'; expected one of categorize."),
+        (
+            ["--reason", "lenght"],
+            "--reason: no quarantined row with 'lenght'; expected one of 'length', 'no_json', 'server_error'.",
+        ),
+        (
+            ["--reason", "length", "--stage", "reasn"],
+            "--stage: no quarantined row of 'reasn'; expected one of categorize.",
+        ),
     ],
 )
 def test_unknown_reasons_and_stages_are_told_with_those_there_are(
