@@ -12,7 +12,10 @@ from star1.passport.finding import row_of
 from star1.records import read_json
 from star1.tables import POOLED
 
-FORMS = "ROW, SET-NUMBER, BENCHMARK/ROW, MODEL/BENCHMARK/ROW, TABLE:MODEL/BENCHMARK or model:NAME"
+FORMS = (
+    "ROW, SET-NUMBER, BENCHMARK/ROW, MODEL/BENCHMARK/ROW, TABLE:MODEL/BENCHMARK or model:NAME; "
+    "benign:ROW and published:SET/ID name rows of other sets"
+)
 KINDS = ("row", "fetched", "benign", "published", "test", "answer", "model")
 TABLES = Path("results/tables")
 
@@ -161,6 +164,13 @@ def _near(text: str, places: Places) -> str:
     """Names that are like a text, nearest first, or what is missing altogether."""
     if not (places.root / "data/collection.jsonl").is_file() and not places.tables:
         return "nothing is made yet: run `snakemake`, or fetch what was released with `dvc pull`"
+    kind = text.partition(":")[0]
+    if kind == "model" and places.models:
+        return f"there are {', '.join(f'model:{model}' for model in places.models)}"
+    if kind == "published":
+        sets = sorted(path.stem for path in (places.root / "data/published").glob("*.jsonl"))
+        missing = "no published set is here: `star1 import-published` fetches them, and a run that names one reads it"
+        return f"the published sets here are {', '.join(sets)}" if sets else missing
     names = [f"{table}:{cell_name(cell)}" for table in places.tables for cell in places.cells(table)]
     names += [f"model:{model}" for model in places.models]
     names += [f"{benchmark}/..." for benchmark in places.benchmarks] + [f"{source}-N" for source in places.sources]
