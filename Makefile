@@ -55,7 +55,7 @@ lint: setup
 
 lock:
 	rm -f envs/local.lock
-	$(BIN)/uv pip compile -q --python-version 3.11 $(TORCH) --no-emit-find-links --extra models --extra dev pyproject.toml \
+	$(BIN)/uv pip compile -q --python-version 3.11 $(TORCH) --no-emit-find-links --extra models --extra deepspeed --extra inspect --extra dev pyproject.toml \
 	    --custom-compile-command "make lock" -o envs/local.lock
 	sed -i 's/^torch==\([0-9.]*\)+cpu/torch==\1/' envs/local.lock
 
