@@ -5,6 +5,7 @@ What each grader takes for an answer, and what it does not defend against, stand
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from string import ascii_uppercase
 from typing import Literal
 
 from star1.errors import InputError
@@ -85,7 +86,7 @@ def _mathematics(row: Row, text: str) -> Graded:
 
 def _letter(row: Row, text: str) -> Graded:
     choices, answer = row.get("choices"), _text(row, "answer")
-    if not isinstance(choices, list) or answer not in letters.ALPHABET[: len(choices)]:
+    if not isinstance(choices, list) or answer not in list(ascii_uppercase[: len(choices)]):
         raise InputError(_place(row), f"answer {answer!r} to {choices!r}"[:200], "choices, and the letter of one")
     given, how = letters.extract(text, len(choices))
     if given is None and (given := letters.by_text(text, choices)):

@@ -7,15 +7,15 @@ two letters in one statement are no answer; "A" and "I" as words of a sentence a
 
 import re
 from collections.abc import Sequence
+from string import ascii_uppercase
 
 from star1.graders.mathematics import last_boxed, normalise
 
-ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # Stars, brackets, dollars and text commands around a letter.
 OPENING = r"(?:[*_`$([{\"'“]|\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{|\\\(|\\\[)*\s*"
 ENDING = r"(?![A-Za-z0-9'’])"
-# A further letter in the same statement: "A or B", "(A), (B)", "A/B".
-FURTHER = rf"(?:[*_`$)\]}}\"'”.\\]*\s*(?:,?\s*(?:or|and)\b|[,/&+]|\\text\{{\s*(?:or|and)\s*\}})\s*(?:option|choice)?\s*{OPENING}[{{letters}}]{ENDING})"
+CLOSING = r"[*_`$)\]}\"'”.\\]*"
+JOINT = r"(?:,?\s*(?:or|and)\b|[,/&+]|\\text\s*\{\s*(?:or|and)\s*\})"
 
 
 def extract(text: str, options: int) -> tuple[str | None, str]:
@@ -25,7 +25,7 @@ def extract(text: str, options: int) -> tuple[str | None, str]:
         text: the answer, without thinking.
         options: how many choices the row has, called A, B and so on.
     """
-    letters = ALPHABET[:options]
+    letters = ascii_uppercase[:options]
     if (boxed := last_boxed(text)) is not None:
         return _boxed(boxed, letters)
     for name, pattern in _patterns(letters):
@@ -37,8 +37,8 @@ def extract(text: str, options: int) -> tuple[str | None, str]:
 
 
 def _boxed(content: str, letters: str) -> tuple[str | None, str]:
-    """The letter in a box, alone or before its choice, as in `B`, `(B)`, `B. 12` and `\\text{B}`."""
-    plain = re.sub(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*|[{}$*\\,;!]", " ", content).strip()
+    r"""The letter in a box, alone or before its choice, as in `B`, `(B)`, `B. 12` and `\text{B}`."""
+    plain = re.sub(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|mbox)\s*|[{}$*\\,;!]", " ", content).strip()
     found = re.match(
         rf"(?:(?:option|choice|answer)\s+)?\(?\s*([{letters}{letters.lower()}])\s*(?:[).:]|$)\s*(.*)$",
         plain,
@@ -52,21 +52,17 @@ def _boxed(content: str, letters: str) -> tuple[str | None, str]:
 
 
 def _patterns(letters: str) -> list[tuple[str, re.Pattern[str]]]:
-    further = FURTHER.replace("{letters}", letters)
+    """What is tried in turn, by name; `further` is a second letter in the same statement ("A or B", "(A), (B)", "A/B")."""
     word = r"(?:option|choice|letter)?\s*"
-    stated = rf"{OPENING}{word}{OPENING}(?P<letter>[{letters}]){ENDING}(?P<further>{further})?"
-    alone = rf"(?<![A-Za-z0-9'’\\])(?P<letter>[{letters}]){ENDING}(?P<further>(?!))?"
-    # "A" before a word is an article, and "I" a pronoun; what follows a letter that is meant is punctuation or the end.
-    article = r"(?![ \t]+[a-z’'])" if letters else ""
+    further = rf"(?P<further>{CLOSING}\s*{JOINT}\s*{word}{OPENING}[{letters}]{ENDING})?"
+    stated = rf"{OPENING}{word}{OPENING}(?P<letter>[{letters}]){ENDING}{further}"
+    verb = r"(?:\s+(?:here|then))?\s+(?:is|would\s+be|must\s+be)\s*:?"
+    # "A" before a word is an article, and "I" a pronoun.
+    alone = rf"(?<![A-Za-z0-9'’\\])(?P<letter>[{letters}])(?P<further>(?!))?{ENDING}(?:(?<![AI])|(?![ \t]+\w))"
     return [
-        (
-            "answer is",
-            re.compile(
-                rf"(?i:\b(?:answer|choice|option)(?:\s+(?:here|then))?\s+(?:is|would\s+be|must\s+be)\s*:?)\s*{stated}{article}"
-            ),
-        ),
-        ("answer:", re.compile(rf"(?i:\banswer)\s*[*_]*\s*[:=]\s*[*_]*\s*{stated}{article}")),
-        ("last letter", re.compile(rf"{alone}{article}")),
+        ("answer is", re.compile(rf"(?i:\b(?:answer|choice|option){verb})\s*{stated}")),
+        ("answer:", re.compile(rf"(?i:\banswer)\s*[*_]*\s*[:=]\s*[*_]*\s*{stated}")),
+        ("last letter", re.compile(alone)),
     ]
 
 
@@ -74,5 +70,9 @@ def by_text(text: str, choices: Sequence[str]) -> str | None:
     """The letter of the one choice whose text stands in the last box; None where none or several do."""
     if (boxed := last_boxed(text)) is None or not normalise(boxed):
         return None
-    found = [letter for letter, choice in zip(ALPHABET, choices, strict=False) if normalise(choice) == normalise(boxed)]
+    found = [
+        letter
+        for letter, choice in zip(ascii_uppercase, choices, strict=False)
+        if normalise(choice) == normalise(boxed)
+    ]
     return found[0] if len(found) == 1 else None
