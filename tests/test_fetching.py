@@ -550,8 +550,13 @@ def test_benchmark_script(tmp_path: Path) -> None:
     (tmp_path / "file").write_text('{"q": "one"}\n')
     flags = ("--benchmark", "exam", "--mirror", tmp_path, "--output", tmp_path / "out.jsonl", "--entry")
     entry = {"kind": "mirror", "path": "file", "format": "jsonl", "question": "q", "purpose": "harmful", **TERMS}
-    result = run_script("fetch_benchmark", *flags, json.dumps(entry), "--counts", tmp_path / "counts.json")
-    assert result.stdout == "fetch: exam: 1 rows read, 1 kept (0 filtered out, 0 empty)\n"
+    written = ("--counts", tmp_path / "counts.json", "--manifest", tmp_path / "manifest.json")
+    result = run_script("fetch_benchmark", *flags, json.dumps(entry), *written)
+    frozen = read_json(tmp_path / "manifest.json")
+    assert result.stdout == (
+        f"fetch: exam: 1 rows read, 1 kept (0 filtered out, 0 empty); manifest {frozen['sha256']}\n"
+    )
+    assert (frozen["benchmark"], frozen["rows"], frozen["ids"], frozen["licence"]) == ("exam", 1, ["exam-0"], "MIT")
     assert read_rows(tmp_path / "out.jsonl") == [
         {"id": "exam-0", "question": "one", "benchmark": "exam", "purpose": "harmful"}
     ]

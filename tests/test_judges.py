@@ -168,7 +168,7 @@ def test_grades(pack: Pack, tmp_path: Path) -> None:
     assert [row["unscored"] for row in rows] == [None, None, UNFINISHED, CUT_OFF]
     assert {(row["kind"], row["judge"]) for row in rows} == {("grader", mathematics.version())}
     assert outcome.asked == 0
-    unanswered = Benchmark("x", "reasoning", {"0": {"id": "0"}}, solved[:1])
+    unanswered = Benchmark("x", "reasoning", {"0": {"id": "0", "benchmark": "x"}}, solved[:1])
     with pytest.raises(InputError, match="benchmark x, row 0: no answer"):
         judgements(unanswered, PROMPTS, outcome, "j")
 
