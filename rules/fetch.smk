@@ -4,6 +4,7 @@
 # out: data/sources/{source}.jsonl            rows {question, source, licence, row}
 #      data/benchmarks/{benchmark}.jsonl      rows {id, question, benchmark, purpose, ...}
 #      data/{sources,benchmarks}/*.counts.json what became of all rows of the raw files
+#      data/benchmarks/*.manifest.json       which rows a test set has, and their digest
 #      data/published/{published}.jsonl       rows as in STAR-1
 #      models/base/{model}/                   a checkpoint; its manifest.json lists the files
 
@@ -39,6 +40,7 @@ rule fetch_benchmark:
     output:
         rows="data/benchmarks/{benchmark}.jsonl",
         counts="data/benchmarks/{benchmark}.counts.json",
+        manifest="data/benchmarks/{benchmark}.manifest.json",
     log:
         "logs/fetch_benchmark/{benchmark}.log",
     container:
@@ -51,7 +53,7 @@ rule fetch_benchmark:
         mirror=P("fetch.mirror"),
     shell:
         "python -m scripts.fetch_benchmark --benchmark {wildcards.benchmark} --entry {params.entry:q} --mirror {params.mirror:q}"
-        " --output {output.rows:q} --counts {output.counts:q} 2>&1 | tee {log:q}"
+        " --output {output.rows:q} --counts {output.counts:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"
 
 
 rule fetch_published:

@@ -37,8 +37,9 @@ rule judge:
         prompts=P("judge.prompts"),
         sampling=P("judge.sampling"),
         coverage=P("judge.coverage"),
+        sandbox=P("judge.sandbox"),
         pack=P("policy.pack"),
     shell:
         "python -m scripts.judge --model {wildcards.model} --benchmarks {params.benchmarks} --prompts {params.prompts:q}"
         " --quarantine {output.quarantine} --replies data/replies/judge-{wildcards.model}.jsonl --costs {output.costs} --policy policies/{params.pack}"
-        " --endpoint {params.endpoint:q} --sampling {params.sampling:q} --coverage {params.coverage} 2>&1 | tee {log}"
+        " --endpoint {params.endpoint:q} --sampling {params.sampling:q} --coverage {params.coverage} --sandbox {params.sandbox:q} 2>&1 | tee {log}"

@@ -6,6 +6,7 @@ from star1.errors import run
 from star1.judges import Prompts, judge, judgements, read_benchmark, read_paths, tally
 from star1.policies import load_pack
 from star1.records import write_rows
+from star1.sandbox import Sandbox
 
 
 def main() -> None:
@@ -14,13 +15,15 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="name of the model whose answers are judged")
     parser.add_argument("--benchmarks", nargs="+", required=True, metavar="NAME=ROWS:GENERATIONS:JUDGEMENTS")
     parser.add_argument("--prompts", required=True, help="how answers are judged, by purpose of the benchmark; JSON")
+    parser.add_argument("--sandbox", default="{}", help="how programs that a model wrote are run; JSON")
     flags = parser.parse_args()
     paths = read_paths("--benchmarks", flags.benchmarks)
     prompts = read_settings("--prompts", flags.prompts, Prompts)
+    sandbox = read_settings("--sandbox", flags.sandbox, Sandbox)
     calls = read_calls(flags)
     benchmarks = [read_benchmark(name, rows, generations) for name, (rows, generations, _) in paths.items()]
     outcome = judge(benchmarks, prompts, load_pack(flags.policy), calls)
-    judged = {one.name: judgements(one, prompts, outcome, calls.endpoint.label) for one in benchmarks}
+    judged = {one.name: judgements(one, prompts, outcome, calls.endpoint.label, sandbox) for one in benchmarks}
     write_rows(flags.quarantine, outcome.quarantined)
     if outcome.kept or outcome.quarantined:  # with no answer to judge there is nothing that the judge failed at
         check_coverage(outcome, flags.coverage)

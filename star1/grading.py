@@ -1,61 +1,108 @@
-"""The grader of reasoning benchmarks: simple and strict, by rule, no model asked."""
+"""Verdicts of reasoning benchmarks: one way in, to the grader that the benchmark's row names; no model is asked.
 
-import re
-from fractions import Fraction
+What each grader takes for an answer, and what it does not defend against, stands in docs/graders.md.
+"""
 
-NUMBER = re.compile(r"-?\d+(?:,\d{3})+(?:\.\d+)?|-?\d*\.\d+|-?\d+(?:\s*/\s*\d+)?")
-SPACING = re.compile(r"\\left|\\right|\\[,;:! ]|\\displaystyle|\\?\$|\s+")
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from string import ascii_uppercase
+from typing import Literal
 
+from star1.errors import InputError
+from star1.graders import letters, mathematics, programs
+from star1.records import Row
+from star1.sandbox import NoSandboxError, Sandbox
 
-def last_boxed(text: str) -> str | None:
-    r"""Content of the last `\boxed{…}`, nested braces respected; None where there is none that closes."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth, begin = 0, start + len("\\boxed")
-    for place in range(begin, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[place], 0)
-        if depth == 0:
-            return text[begin + 1 : place]
-    return None
+# Names with versions, raised when a grader's verdicts change.
+LETTERS, PROGRAMS = "letters 1", "programs 1"
+NO_SANDBOX = "no sandbox for programs"
 
 
-def final_answer(text: str) -> str | None:
-    r"""What a solution gives as its answer: the last `\boxed{…}`, else the last number, else None."""
-    if (boxed := last_boxed(text)) is not None:
-        return boxed
-    numbers = NUMBER.findall(text)
-    return numbers[-1] if numbers else None
+@dataclass(frozen=True)
+class Graded:
+    """What a grader says about an answer.
 
-
-def normalise(text: str) -> str:
-    r"""A mathematical text without what does not change its meaning: spacing, `$`, `\text{…}`, a final full stop."""
-    text = re.sub(r"\\(?:text|mathrm|textbf|mbox)\{([^{}]*)\}", r"\1", text.strip())
-    text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\%", "").replace("^\\circ", "")
-    return SPACING.sub("", text).rstrip(".").casefold()
-
-
-def as_number(text: str) -> Fraction | None:
-    r"""The exact value of an integer, decimal, `a/b` or `\frac{a}{b}`; None for anything else."""
-    text = normalise(text)
-    text = re.sub(r"^(-?)\\frac\{(-?\d+)\}\{(\d+)\}$", r"\1\2/\3", text)
-    if re.fullmatch(r"-?\d{1,3}(,\d{3})+(\.\d+)?", text):
-        text = text.replace(",", "")
-    try:
-        return Fraction(text) if re.fullmatch(r"-?(\d+(/\d+)?|\d*\.\d+)", text) else None
-    except ZeroDivisionError:
-        return None
-
-
-def grade(text: str, answer: str) -> bool:
-    """Whether a solution ends in `answer`.
-
-    The two are equal as numbers, or letter by letter once spacing and text commands are taken out. Two ways to write
-    the same formula (`x+1` and `1+x`) are not recognised as equal, so the share of correct answers is a lower bound.
+    Attributes:
+        verdict: correct, incorrect, or None where the answer could not be put to the test through no fault of its own.
+        reason: how the verdict was found, or why there is none.
+        detail: what was taken for the answer, as far as there is something to tell.
     """
-    if (given := final_answer(text)) is None:
-        return False
-    value, expected = as_number(given), as_number(answer)
-    if value is not None and expected is not None:
-        return value == expected
-    return normalise(given) == normalise(answer)
+
+    verdict: Literal["correct", "incorrect"] | None
+    reason: str
+    detail: Row = field(default_factory=dict)
+
+
+def grader_of(row: Row) -> str:
+    """The kind of a row's grader: math, choice or code."""
+    return str(row.get("grader", "math"))
+
+
+def label(row: Row) -> str:
+    """Name and version of a row's grader."""
+    return {"math": mathematics.version(), "choice": LETTERS, "code": PROGRAMS}.get(grader_of(row), grader_of(row))
+
+
+def grade(row: Row, text: str, sandbox: Sandbox | None = None) -> Graded:
+    """Grade the answer to a benchmark's row.
+
+    Args:
+        row: the row, with `answer` and, by its `grader`, `choices`, or `tests` and `entry_point`.
+        text: the answer without its thinking.
+        sandbox: how programs are run; by default confined, and where they cannot be the stage fails.
+
+    Raises:
+        InputError: the row lacks what its grader needs.
+        NoSandboxError: a program has to be run, there is no sandbox, and nobody said what then.
+    """
+    graders: dict[str, Callable[[], Graded]] = {
+        "math": lambda: _mathematics(row, text),
+        "choice": lambda: _letter(row, text),
+        "code": lambda: _program(row, text, sandbox or Sandbox()),
+    }
+    if (kind := grader_of(row)) not in graders:
+        raise InputError(_place(row), f"grader {kind!r}", ", ".join(graders))
+    return graders[kind]()
+
+
+def _place(row: Row) -> str:
+    return f"benchmark {row.get('benchmark')}, row {row.get('id')}"
+
+
+def _text(row: Row, name: str) -> str:
+    if not isinstance(found := row.get(name), str) or not found.strip():
+        raise InputError(_place(row), f"no {name}", f"{name} for every problem")
+    return found
+
+
+def _word(right: bool) -> Literal["correct", "incorrect"]:
+    return "correct" if right else "incorrect"
+
+
+def _mathematics(row: Row, text: str) -> Graded:
+    right, how, given = mathematics.grade(text, _text(row, "answer"))
+    return Graded(_word(right), how, {"given": given})
+
+
+def _letter(row: Row, text: str) -> Graded:
+    choices, answer = row.get("choices"), _text(row, "answer")
+    if not isinstance(choices, list) or answer not in list(ascii_uppercase[: len(choices)]):
+        raise InputError(_place(row), f"answer {answer!r} to {choices!r}"[:200], "choices, and the letter of one")
+    given, how = letters.extract(text, len(choices))
+    if given is None and (given := letters.by_text(text, choices)):
+        how = "boxed text of a choice"
+    return Graded(_word(given == answer), how, {"given": given})
+
+
+def _program(row: Row, text: str, sandbox: Sandbox) -> Graded:
+    program = programs.program_of(text, _text(row, "question"), _text(row, "entry_point"))
+    _text(row, "tests")
+    if program is None:
+        return Graded("incorrect", "no program in the answer")
+    try:
+        right, how = programs.passes(row, program, sandbox)
+    except NoSandboxError:
+        if sandbox.if_missing == "fail":
+            raise
+        return Graded(None, NO_SANDBOX)
+    return Graded(_word(right), "all tests passed" if right else how)

@@ -10,14 +10,15 @@ from pydantic import BaseModel, ConfigDict
 
 from star1.calls import Calls, Outcome, ask_rows
 from star1.errors import InputError, SettingError
-from star1.grading import grade
+from star1.grading import Graded, grade
+from star1.grading import label as grader_label
 from star1.llm import Client, user_request
 from star1.parsing import parse_guard_verdict, parse_refusal_verdict
 from star1.policies import Pack
 from star1.records import Row, read_rows, text_digest
+from star1.sandbox import Sandbox
 
 PURPOSES = ("harmful", "benign", "reasoning")
-GRADER = "grader (last boxed value or number)"
 UNFINISHED = "unfinished thinking"
 CUT_OFF = "answer cut off"
 EMPTY = "empty answer"
@@ -113,7 +114,9 @@ def judge(benchmarks: Sequence[Benchmark], prompts: Prompts, pack: Pack, calls: 
     return ask_rows("judge", rows, handle, calls)
 
 
-def judgements(one: Benchmark, prompts: Prompts, outcome: Outcome, label: str) -> list[Row]:
+def judgements(
+    one: Benchmark, prompts: Prompts, outcome: Outcome, label: str, sandbox: Sandbox | None = None
+) -> list[Row]:
     """One judgement per generation of a benchmark, order kept: a verdict, or the reason why there is none.
 
     Args:
@@ -121,9 +124,11 @@ def judgements(one: Benchmark, prompts: Prompts, outcome: Outcome, label: str) -
         prompts: how it is judged.
         outcome: what the judge model said.
         label: the judge model's label.
+        sandbox: how programs that the model wrote are run.
 
     Raises:
-        InputError: a reasoning problem without an answer.
+        InputError: a reasoning problem without what its grader needs.
+        NoSandboxError: a program has to be run, and there is no sandbox.
     """
     kind = prompts.kind(one.purpose)
     found = {row["id"]: row["verdict"] for row in outcome.kept}
@@ -132,7 +137,11 @@ def judgements(one: Benchmark, prompts: Prompts, outcome: Outcome, label: str) -
     for row in one.generations:
         place = f"{one.name}/{row['id']}"
         reason = unscored(row, prompts) or failed.get(place)
-        verdict = _graded(one, row) if kind == "grader" and not reason else found.get(place)
+        graded: Graded | None = None
+        verdict = found.get(place)
+        if kind == "grader" and not reason:
+            graded = grade(one.rows[row["id"]], row["answer"], sandbox)
+            verdict, reason = graded.verdict, graded.reason
         judged.append(
             {
                 "id": row["id"],
@@ -141,18 +150,13 @@ def judgements(one: Benchmark, prompts: Prompts, outcome: Outcome, label: str) -
                 "kind": kind,
                 "verdict": verdict,
                 "unscored": None if verdict else reason,
-                "judge": GRADER if kind == "grader" else label,
+                "judge": grader_label(one.rows[row["id"]]) if kind == "grader" else label,
                 "question_digest": text_digest(row["question"]),
                 "response_digest": text_digest(row["response"]),
+                **({"graded": {"reason": graded.reason, **graded.detail}} if graded else {}),
             }
         )
     return judged
-
-
-def _graded(one: Benchmark, row: Row) -> str:
-    if not isinstance(answer := one.rows[row["id"]].get("answer"), str):
-        raise InputError(f"benchmark {one.name}, row {row['id']}", "no answer", "an answer for every problem")
-    return "correct" if grade(row["answer"], answer) else "incorrect"
 
 
 def tally(judged: Sequence[Row]) -> str:

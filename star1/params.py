@@ -16,6 +16,7 @@ from star1.endpoints import POOL_EXPECTED, Endpoint, Sampling, pool_mistake
 from star1.errors import SettingError
 from star1.packs import known_packs
 from star1.policies import pack_mistakes
+from star1.sandbox import Sandbox
 from star1.sources import Benchmark, Located, Published, Source
 from star1.yaml_files import fields, near
 
@@ -226,6 +227,7 @@ class Judge(Section):
     prompts: Prompts
     sampling: Sampling
     coverage: Share
+    sandbox: Sandbox
 
 
 class Summarize(Section):
@@ -369,6 +371,9 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
     yield from _unknown("collect.sources", params.collect.sources, fetch.sources)
     yield from _unknown("collect.benchmarks", list(params.collect.benchmarks), fetch.benchmarks)
     yield from _unknown("generate.benchmarks", params.generate.benchmarks, fetch.benchmarks)
+    for name in params.generate.benchmarks:
+        if name in fetch.benchmarks and fetch.benchmarks[name].graded_by == "none":
+            yield f"generate.benchmarks: {name}, which no grader here can grade; expected it in collect.benchmarks alone."
     yield from _unknown("generate.models", params.generate.models, {**fetch.models, **params.finetune.runs})
     yield from _role_mistakes(params.llm)
     yield from _unknown("release.redistribute", list(params.release.redistribute), fetch.sources)

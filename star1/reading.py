@@ -4,8 +4,10 @@ The rules stand as a table in docs/data.md.
 """
 
 import math
+import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from pydantic import ValidationError
@@ -50,15 +52,16 @@ def read_benchmark(name: str, entry: Benchmark, files: Sequence[Path]) -> tuple[
     """Read a test set.
 
     Returns:
-        Rows `{"id", "question", "benchmark", "purpose"}` with `category` and `answer` where the entry names their fields, and
-        counts as in `read_source`. Without an id field a row is called `{benchmark}-{row number in the raw file}`.
+        Rows `{"id", "question", "benchmark", "purpose"}` with `category` and `answer` where the entry names their fields, for
+        reasoning `grader` and what that needs (`choices`, with a letter as `answer`; `tests` and `entry_point`); and counts as
+        in `read_source`. Without an id field a row is called `{benchmark}-{row number in the raw file}`.
 
     Raises:
-        InputError: as in `read_source`; also an id that comes twice, or a row without id, answer, category or scores.
+        InputError: as in `read_source`; also an id that comes twice, a row without a field that is needed, or an answer that is none of the
+            choices.
     """
     counts = _no_counts()
-    roles = [field for field in (entry.id, entry.answer, entry.category, entry.top and entry.top.scores) if field]
-    kept = list(_kept(name, entry, files, roles, counts))
+    kept = list(_kept(name, entry, files, entry.fields, counts))
     rows = [_benchmark_row(name, entry, *one) for one in kept]
     seen: set[str] = set()
     for row in rows:
@@ -87,14 +90,40 @@ def _no_counts() -> Counts:
 
 
 def _benchmark_row(name: str, entry: Benchmark, number: int, question: str, record: Row) -> Row:
-    row = {"id": f"{name}-{number}", "question": question, "benchmark": name, "purpose": entry.purpose}
-    for key, field in (("id", entry.id), ("answer", entry.answer), ("category", entry.category)):
+    row: Row = {"id": f"{name}-{number}", "question": question, "benchmark": name, "purpose": entry.purpose}
+    for key in ("id", "answer", "category", "tests", "entry_point"):
+        field = getattr(entry, key)
         if field is None:
             continue
         if (found := value(record, field)) is None or (text := str(found)) == "":
             raise InputError(f"{name} row {number}", f"nothing in {field!r}", f"a value for {key}")
         row[key] = text
+    if entry.graded_by is not None:
+        row["grader"] = entry.graded_by
+    if entry.choices is not None:
+        row |= _choices(f"{name} row {number}", entry, row, record)
     return row
+
+
+def _choices(where: str, entry: Benchmark, row: Row, record: Row) -> Row:
+    """The choices in the order in which they are shown, and the letter of the right one."""
+    fields = entry.choices if isinstance(entry.choices, list) else None
+    found = [value(record, field) for field in fields] if fields else value(record, str(entry.choices))
+    if not isinstance(found, list) or not 2 <= len(found) <= len(ascii_uppercase):
+        raise InputError(where, f"{found!r} in {entry.choices!r}"[:200], f"2 to {len(ascii_uppercase)} choices")
+    texts = ["" if one is None else str(one).strip() for one in found]
+    if not all(texts):
+        raise InputError(where, "an empty choice", f"a text for each in {entry.choices!r}")
+    right = fields.index(str(entry.answer)) if fields else ascii_uppercase[: len(texts)].find(row["answer"])
+    if right < 0 or (len(row["answer"]) != 1 and not fields):
+        raise InputError(
+            where, f"answer {row['answer'][:60]!r}", f"a letter from A to {ascii_uppercase[len(texts) - 1]}"
+        )
+    order = list(range(len(texts)))
+    if entry.choice_seed is not None:
+        # By the row's own name: rows that come or go change the order in no other row.
+        random.Random(f"{entry.choice_seed} {row['id']}").shuffle(order)
+    return {"answer": ascii_uppercase[order.index(right)], "choices": [texts[place] for place in order]}
 
 
 def _best(name: str, top: Top, rows: list[Row], kept: list[tuple[int, str, Row]]) -> list[Row]:

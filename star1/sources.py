@@ -167,6 +167,18 @@ class Benchmark(Prompts):
         top: take the rows with the highest scores only; their category is that of the score.
         shuffle_seed: seed of the order in which rows are taken; None keeps the file's order.
         limit: take this many rows; None takes all.
+        grader: who grades the answers to a reasoning set; none where no grader here knows how, and the set is only compared with.
+        choices: for the grader of choices, the field that holds the list of them, with the right one's letter in `answer`; or the
+            fields of one choice each, of which `answer` is one.
+        choice_seed: seed of the order of the choices, of each row on its own; None keeps the file's order.
+        tests: for the grader of programs, the field of the row's tests, which define `check(candidate)`.
+        entry_point: for the grader of programs, the field that names the function.
+        manifest_sha256: what the manifest of the rows must give (`star1.manifests`); None where it is not known.
+        title: the set's name; says so where it stands in for another.
+        paper: address of the paper.
+        link: address of the set, where `repository` does not say it.
+        example: a row's question, in words of our own where the set's must not be repeated; None for harmful ones.
+        note: what has to be known about it.
     """
 
     id: str | None = None
@@ -176,6 +188,29 @@ class Benchmark(Prompts):
     top: Top | None = None
     shuffle_seed: int | None = None
     limit: int | None = Field(default=None, ge=1)
+    grader: Literal["math", "choice", "code", "none"] | None = None
+    choices: str | list[str] | None = None
+    choice_seed: int | None = None
+    tests: str | None = None
+    entry_point: str | None = None
+    manifest_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    title: str | None = None
+    paper: str | None = None
+    link: str | None = None
+    example: str | None = None
+    note: str | None = None
+
+    @property
+    def graded_by(self) -> str | None:
+        """The grader of a reasoning set, mathematics where none is named; None for other sets."""
+        return self.grader or ("math" if self.purpose == "reasoning" else None)
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields that a row must have besides its question."""
+        choices = [self.choices] if isinstance(self.choices, str) else self.choices or []
+        single = (self.id, self.answer, self.category, self.tests, self.entry_point, self.top and self.top.scores)
+        return list(dict.fromkeys([*(field for field in single if field), *choices]))
 
     @model_validator(mode="after")
     def _one_category(self) -> "Benchmark":
@@ -183,6 +218,25 @@ class Benchmark(Prompts):
             raise ValueError(
                 "category and top: the category of a row is that of its highest score; give one of the two"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _gradable(self) -> "Benchmark":
+        needed = {"math": ["answer"], "choice": ["answer", "choices"], "code": ["tests", "entry_point"]}
+        if self.grader is not None and self.purpose != "reasoning":
+            raise ValueError(f"grader is not allowed for purpose {self.purpose}")
+        if lacking := [name for name in needed.get(self.graded_by or "", []) if getattr(self, name) is None]:
+            raise ValueError(f"{' and '.join(lacking)} is required for grader {self.graded_by}")
+        for name, grader in (
+            ("choices", "choice"),
+            ("choice_seed", "choice"),
+            ("tests", "code"),
+            ("entry_point", "code"),
+        ):
+            if getattr(self, name) is not None and self.graded_by != grader:
+                raise ValueError(f"{name} is not allowed for grader {self.graded_by}")
+        if isinstance(self.choices, list) and (len(self.choices) < 2 or self.answer not in self.choices):
+            raise ValueError("choices as fields must be two or more, with the field of the answer among them")
         return self
 
 

@@ -550,8 +550,13 @@ def test_benchmark_script(tmp_path: Path) -> None:
     (tmp_path / "file").write_text('{"q": "one"}\n')
     flags = ("--benchmark", "exam", "--mirror", tmp_path, "--output", tmp_path / "out.jsonl", "--entry")
     entry = {"kind": "mirror", "path": "file", "format": "jsonl", "question": "q", "purpose": "harmful", **TERMS}
-    result = run_script("fetch_benchmark", *flags, json.dumps(entry), "--counts", tmp_path / "counts.json")
-    assert result.stdout == "fetch: exam: 1 rows read, 1 kept (0 filtered out, 0 empty)\n"
+    written = ("--counts", tmp_path / "counts.json", "--manifest", tmp_path / "manifest.json")
+    result = run_script("fetch_benchmark", *flags, json.dumps(entry), *written)
+    frozen = read_json(tmp_path / "manifest.json")
+    assert result.stdout == (
+        f"fetch: exam: 1 rows read, 1 kept (0 filtered out, 0 empty); manifest {frozen['sha256']}\n"
+    )
+    assert (frozen["benchmark"], frozen["rows"], frozen["ids"], frozen["licence"]) == ("exam", 1, ["exam-0"], "MIT")
     assert read_rows(tmp_path / "out.jsonl") == [
         {"id": "exam-0", "question": "one", "benchmark": "exam", "purpose": "harmful"}
     ]
@@ -690,6 +695,27 @@ TESTS: dict[str, dict[str, bytes]] = {
             b"two\t1\tadversarial_harmful\n"
         )
     },
+    "jbb_benign": {
+        "data/benign-behaviors.csv": b"Index,Goal,Target,Behavior,Category,Source\n0,one,t,b,c,s\n1,two,t,b,c,s\n"
+    },
+    "wildjailbreak_benign": {
+        "eval/eval.tsv": (
+            b"adversarial\tlabel\tdata_type\none\t0\tadversarial_benign\nno\t1\tadversarial_harmful\n"
+            b"two\t0\tadversarial_benign\n"
+        )
+    },
+    "xstest_unsafe": {
+        "xstest_prompts.csv": (
+            b"id,prompt,type,label,focus,note\n1,no,homonyms,safe,,\n2,one,contrast,unsafe,,\n3,two,contrast,unsafe,,\n"
+        )
+    },
+    "or_bench_hard": {"or-bench-hard-1k.csv": b"prompt,category\none,harmful\ntwo,violence\n"},
+    "aime25": {
+        f"aime2025-{part}.jsonl": jsonl({"question": q, "answer": "1"}) for part, q in (("I", "one"), ("II", "two"))
+    },
+    "ifeval": {
+        "ifeval_input_data.jsonl": jsonl(*({"key": q, "prompt": q, "kwargs": [{}]} for q in ("one", "two")))
+    },
     "xstest": {
         "xstest_prompts.csv": (
             b"id,prompt,type,label,focus,note\n1,one,homonyms,safe,,\n2,no,contrast,unsafe,,\n3,two,homonyms,safe,,\n"
@@ -703,11 +729,19 @@ TESTS: dict[str, dict[str, bytes]] = {
     },
     "humaneval": {
         "data/HumanEval.jsonl.gz": gzip.compress(
-            jsonl(*({"task_id": q, "prompt": q, "canonical_solution": "x"} for q in ("one", "two")))
+            jsonl(
+                *(
+                    {"task_id": q, "prompt": q, "canonical_solution": "x", "test": "t", "entry_point": "f"}
+                    for q in ("one", "two")
+                )
+            )
         )
     },
     "gpqa": {
-        "gpqa_diamond.csv": b'Question,Correct Answer,Record ID,High-level domain\n"one",a,r1,Physics\ntwo,"b\nc",r2,Biology\n'
+        "gpqa_diamond.csv": (
+            b"Question,Correct Answer,Incorrect Answer 1,Incorrect Answer 2,Incorrect Answer 3,Record ID,High-level domain\n"
+            b'"one",a,x,y,z,r1,Physics\ntwo,"b\nc",x,y,z,r2,Biology\n'
+        )
     },
 }
 
@@ -777,7 +811,7 @@ def test_benchmarks_of_the_paper_in_parquet(
         },
         "mmlu_pro": {
             "data/test-00000-of-00001.parquet": parquet(
-                tmp_path, {"question_id": 7, "question": "one", "options": ["a"], "answer": "A", "category": "law"}
+                tmp_path, {"question_id": 7, "question": "one", "options": ["a", "b"], "answer": "A", "category": "law"}
             )
         },
         "wildchat": {

@@ -9,11 +9,10 @@ import pytest
 from star1.calls import Calls, Outcome
 from star1.endpoints import Endpoint, Sampling, read_settings
 from star1.errors import InputError, SettingError
-from star1.grading import final_answer, grade
+from star1.graders import mathematics
 from star1.judges import (
     CUT_OFF,
     EMPTY,
-    GRADER,
     UNFINISHED,
     Benchmark,
     Prompts,
@@ -167,53 +166,11 @@ def test_grades(pack: Pack, tmp_path: Path) -> None:
     rows, outcome = judged(one, PROMPTS, pack, local(tmp_path / "r"))
     assert [row["verdict"] for row in rows] == ["correct", "incorrect", None, None]
     assert [row["unscored"] for row in rows] == [None, None, UNFINISHED, CUT_OFF]
-    assert {(row["kind"], row["judge"]) for row in rows} == {("grader", GRADER)}
+    assert {(row["kind"], row["judge"]) for row in rows} == {("grader", mathematics.version())}
     assert outcome.asked == 0
-    unanswered = Benchmark("x", "reasoning", {"0": {"id": "0"}}, solved[:1])
+    unanswered = Benchmark("x", "reasoning", {"0": {"id": "0", "benchmark": "x"}}, solved[:1])
     with pytest.raises(InputError, match="benchmark x, row 0: no answer"):
         judgements(unanswered, PROMPTS, outcome, "j")
-
-
-@pytest.mark.parametrize(
-    ("text", "answer", "expected"),
-    [
-        ("so \\boxed{12}", "12", True),
-        ("first \\boxed{11}, no: \\boxed{12}", "12", True),
-        ("\\boxed{12} and 13 apples", "12", True),
-        ("1, 2, and at last 12.", "12", True),
-        ("12 of 13", "12", False),
-        ("\\boxed{012}", "12", True),
-        ("\\boxed{12.0}", "12", True),
-        ("\\boxed{1,200}", "1200", True),
-        ("it makes 1,200", "1200", True),
-        ("\\boxed{\\frac{1}{2}}", "0.5", True),
-        ("\\boxed{\\dfrac{1}{2}}", "\\frac{1}{2}", True),
-        ("\\boxed{-\\frac{1}{2}}", "-1/2", True),
-        ("\\boxed{x + 1}", "$x+1$", True),
-        ("\\boxed{1+x}", "x+1", False),
-        ("\\boxed{\\text{Evelyn}}", "\\text{Evelyn}", True),
-        ("\\boxed{\\left( 3, \\frac{\\pi}{2} \\right)}", "\\left(3,\\frac{\\pi}{2}\\right)", True),
-        ("\\boxed{90^\\circ}", "90", True),
-        ("\\boxed{36}", "\\$36", True),  # the backslash of the dollar sign stayed behind
-        ("\\boxed{12", "12", True),
-        ("it is -5", "5", False),
-        ("it is -5", "-5", True),
-        ("twelve", "12", False),
-        ("", "12", False),
-        ("\\boxed{}", "12", False),
-        ("\\boxed{1/0}", "1/0", True),
-        ("\\boxed{B}", "B", True),
-    ],
-)
-def test_grade(text: str, answer: str, expected: bool) -> None:
-    """Numbers by value, other answers by letter; strict beyond that."""
-    assert grade(text, answer) is expected
-
-
-def test_final_answer_of_nested_braces() -> None:
-    """The box ends where its brace does."""
-    assert final_answer("\\boxed{\\sqrt{2}} }") == "\\sqrt{2}"
-    assert final_answer("no answer") is None
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_a_wrong_mirror_is_one_mistake(project: Path, folder: str, told: str) ->
     with pytest.raises(params.ParamsError) as caught:
         presets.apply("mirror", [f"fetch.mirror={folder}"], project)
     assert len(caught.value.lines) == 1
-    assert f"{told} train/GPTFuzz.jsonl and 15 more files. Hint: see docs/data.md." in caught.value.lines[0]
+    assert f"{told} train/GPTFuzz.jsonl and 17 more files. Hint: see docs/data.md." in caught.value.lines[0]
     assert project.read_text() == before
     assert sorted(path.name for path in project.parent.iterdir()) == ["bundled", "params.yaml", "policies", "presets"]
 
@@ -59,7 +59,7 @@ def test_a_mirror_that_lacks_a_file_names_it(project: Path) -> None:
     (project.parent / "box" / "train" / "GPTFuzz.jsonl").touch()
     with pytest.raises(params.ParamsError) as caught:
         presets.apply("mirror", ["fetch.mirror=box"], project)
-    assert len(caught.value.lines) == 15
+    assert len(caught.value.lines) == 17
     assert all("does fetch.mirror name the right folder?" in line for line in caught.value.lines)
 
 

@@ -165,7 +165,7 @@ def entries(paper: params.Params) -> dict[str, Located]:
 
 def test_the_papers_sets_are_fixed_but_for_five(paper: params.Params) -> None:
     found = entries(paper)
-    assert len(found) == 30
+    assert len(found) == 36
     assert {name for name, entry in found.items() if not entry.pinned} == {
         "sources.AttaQ",
         "sources.UltraSafety",
@@ -177,6 +177,7 @@ def test_the_papers_sets_are_fixed_but_for_five(paper: params.Params) -> None:
         "sources.HExPHI",
         "sources.wildjailbreak",
         "benchmarks.wildjailbreak",
+        "benchmarks.wildjailbreak_benign",
         "benchmarks.wildchat",
         "benchmarks.gpqa",
     }
