@@ -31,16 +31,19 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         pairs = zip((hidden, weight, bias), ctx.needs_input_grad, strict=False)
         made = [torch.zeros_like(one, dtype=torch.float32) if on and one is not None else None for one, on in pairs]
         narrow, rows = weight.to(dtype), max(1, CHUNK.get(kind, CHUNK_ELSEWHERE) // weight.shape[0])
+        room = _Room(min(rows, len(targets)), weight.shape[0], dtype, hidden.device)
         with torch.autocast(kind, enabled=False):
             for start in range(0, len(targets), rows):
                 some, wanted = hidden[start : start + rows].to(dtype), targets[start : start + rows, None]
-                logits = functional.linear(some, narrow, None if bias is None else bias.to(dtype)).float()
-                logs = logits.log_softmax(1)
-                loss -= logs.gather(1, wanted).sum()
+                logits = room.logits(some, narrow, bias)
+                logits -= logits.amax(1, keepdim=True)
+                loss -= logits.gather(1, wanted).sum()
+                totals = logits.exp_().sum(1, keepdim=True)
+                loss += totals.log().sum()
                 if any(one is not None for one in made):
-                    slope = logs.exp_()
+                    slope = logits.div_(totals)
                     slope.scatter_add_(1, wanted, torch.full_like(wanted, -1.0, dtype=torch.float32))
-                    _add_gradients(made, slope, some, narrow, start)
+                    _add_gradients(made, slope, room.narrow(slope), some, narrow, start)
         ctx.save_for_backward(*made)
         ctx.dtypes = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
         return loss
@@ -53,16 +56,47 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def _add_gradients(
-    made: list[torch.Tensor | None], slope: torch.Tensor, hidden: torch.Tensor, weight: torch.Tensor, start: int
+    made: list[torch.Tensor | None],
+    slope: torch.Tensor,
+    narrow: torch.Tensor,
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    start: int,
 ) -> None:
-    """Add what a chunk with the gradient `slope` of its logits brings to the gradients of hidden states, weight and bias."""
-    narrow = slope.to(weight.dtype)
+    """Add what a chunk brings to the gradients of hidden states, weight and bias.
+
+    Args:
+        made: these gradients.
+        slope: gradient of the chunk's logits, float32; `narrow` is the same in the type of `weight`.
+        hidden: the chunk's hidden states.
+        weight: the output matrix.
+        start: first row of the chunk.
+    """
     if made[0] is not None:
         made[0][start : start + len(hidden)] = narrow @ weight
     if made[1] is not None:
         made[1] += narrow.T @ hidden
     if made[2] is not None:
         made[2] += slope.sum(0)
+
+
+class _Room:
+    """Memory for the logits of one chunk, used for all: on a CPU, fresh pages for each would cost more than the softmax."""
+
+    def __init__(self, rows: int, vocabulary: int, dtype: torch.dtype, device: torch.device) -> None:
+        self._wide = torch.empty(rows, vocabulary, dtype=torch.float32, device=device)
+        self._narrow = self._wide if dtype == torch.float32 else torch.empty_like(self._wide, dtype=dtype)
+
+    def logits(self, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """Logits [rows, v] in float32, from products in the type of `weight`."""
+        made = torch.mm(hidden, weight.T, out=self._narrow[: len(hidden)])
+        if bias is not None:
+            made += bias.to(weight.dtype)
+        return made if made.dtype == torch.float32 else self._wide[: len(hidden)].copy_(made)
+
+    def narrow(self, slope: torch.Tensor) -> torch.Tensor:
+        """`slope` in the type of the products."""
+        return slope if self._narrow is self._wide else self._narrow[: len(slope)].copy_(slope)
 
 
 class Scored(torch.nn.Module):

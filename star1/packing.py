@@ -133,8 +133,7 @@ class _Causal(torch.autograd.Function):
         for start, end in _blocks(tokens):
             some = query[:, :, start:end].reshape(groups, -1, width)
             scores = (some @ key[:, :end].transpose(1, 2)).view(groups, -1, end - start, end)
-            later = torch.ones(end - start, end - start, dtype=torch.bool, device=query.device).triu(1)
-            scores[..., start:].masked_fill_(later, -torch.inf)
+            scores[..., start:].masked_fill_(_later(end - start), -torch.inf)
             saved.append(scores.softmax(-1).view(groups, -1, end))
             found[:, :, start:end] = (saved[-1] @ value[:, :end]).view(groups, -1, end - start, width)
         ctx.save_for_backward(query, key, value, found, *saved)
@@ -151,12 +150,17 @@ class _Causal(torch.autograd.Function):
                 tensor[:, :, start:end].reshape(groups, -1, tensor.shape[-1]) for tensor in (query, above[0], inner)
             )
             some, top, mean = parts
-            # Turned round, so that the narrow factor is the one that is copied.
-            slopes[2][:, :end] += (top.transpose(1, 2) @ weights).transpose(1, 2)
+            slopes[2][:, :end].baddbmm_(weights.transpose(1, 2), top)
             slope = (top @ value[:, :end].transpose(1, 2)).sub_(mean).mul_(weights)
             slopes[0][:, :, start:end] = (slope @ key[:, :end]).view(groups, -1, end - start, width)
-            slopes[1][:, :end] += (some.transpose(1, 2) @ slope).transpose(1, 2)
+            slopes[1][:, :end].baddbmm_(slope.transpose(1, 2), some)
         return slopes
+
+
+@functools.lru_cache(QUERIES)
+def _later(tokens: int) -> torch.Tensor:
+    """Which keys [tokens, tokens] of a block come after the query; on the CPU, as all of this is."""
+    return torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
 
 
 def _blocks(tokens: int) -> list[tuple[int, int]]:
