@@ -96,7 +96,7 @@ def whole_text(message: Any, finish_reason: str | None, opened: bool) -> str:
     thinking = next((field for field in fields if field is not None), None)
     if thinking:
         # The server split the block off. It is closed when the model went on to an answer, or stopped by itself.
-        closed = f"\n{chat.CLOSE}\n\n" if text or finish_reason in ("stop", None) else ""
+        closed = f"\n{chat.CLOSE}\n\n" if text.strip() or finish_reason in ("stop", None) else ""
         return f"{chat.OPEN}\n{thinking.strip()}{closed}{text.lstrip()}"
     # A server that splits nothing off starts within the block: without its tag, thinking that was cut off is an answer.
     # One that splits and finds no end may hand all of it on as the answer: cut off, it is not taken for one.

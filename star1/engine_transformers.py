@@ -106,7 +106,7 @@ class Draws:
         import torch
 
         shares, tokens = (
-            (scores.double() / self.sampling.temperature).softmax(-1).sort(-1, descending=True, stable=True)
+            (scores.double() / self.sampling.temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
         )
         reached = shares.cumsum(-1)
         kept = (reached - shares < self.sampling.top_p).sum(-1, keepdim=True)  # the fewest tokens that reach top_p

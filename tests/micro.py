@@ -39,9 +39,9 @@ def tokenizer_and_model(settings: tiny.Settings = SETTINGS) -> tuple[Any, Any]:
     return tokenizer, tiny.make_model(tokenizer, settings)
 
 
-def checkpoint(folder: Path) -> Path:
+def checkpoint(folder: Path, settings: tiny.Settings = SETTINGS) -> Path:
     """A finished checkpoint with random weights in `folder`."""
-    tokenizer, model = tokenizer_and_model()
+    tokenizer, model = tokenizer_and_model(settings)
     with torch.no_grad():
         for parameter in model.model.layers.parameters():
             if parameter.ndim == 2:  # else tied embeddings make it repeat its last token, whatever the prompt; and with
