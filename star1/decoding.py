@@ -1,6 +1,7 @@
 """What an engine is asked for and gives back: how tokens are chosen, for which prompt, and what was written."""
 
 import dataclasses
+import fnmatch
 import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -68,11 +69,14 @@ def sampling_for(
         model: its name in results.
         benchmark: the benchmark's name.
         values: the settings for all.
-        of: what differs, by `benchmark`, `model` or `model/benchmark`; of several that fit, the later in this order wins.
+        of: what differs, by `benchmark`, `model` or `model/benchmark`, in which a star stands for any text; of several
+            that fit, the later in this order wins, and among equals the later in the file.
     """
     merged = dict(values)
     for name in (benchmark, model, f"{model}/{benchmark}"):
-        merged |= of.get(name, {})
+        for key, other in of.items():
+            if key.count("/") == name.count("/") and fnmatch.fnmatchcase(name, key):
+                merged |= other
     try:
         return sampling_from(merged)
     except SettingError as error:

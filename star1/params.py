@@ -223,7 +223,7 @@ class Generate(Section):
     engine: Literal["transformers", "vllm", "openai"]
     options: dict[str, Any]
     sampling: Decoding
-    # By `benchmark`, `model` or `model/benchmark`.
+    # By `benchmark`, `model` or `model/benchmark`, as in `star1.decoding.sampling_for`.
     sampling_of: dict[str, OtherDecoding] = {}
 
 
@@ -417,10 +417,10 @@ def _decoding_mistakes(params: Params) -> Iterator[str]:
     generate = params.generate
     models, benchmarks = {*generate.models, *params.fetch.models, *params.finetune.runs}, params.fetch.benchmarks
     for name in generate.sampling_of:
-        model, _, benchmark = name.partition("/")
-        known = dict.fromkeys({*models, *benchmarks}) if not benchmark else dict.fromkeys(models)
-        yield from _unknown("generate.sampling_of", [model], known)
-        yield from _unknown("generate.sampling_of", [benchmark] if benchmark else [], benchmarks)
+        model, slash, benchmark = name.partition("/")
+        # A star may stand for models of which there are none at present.
+        for part, known in ((model, models if slash else {*models, *benchmarks}), (benchmark, {*benchmarks})):
+            yield from _unknown("generate.sampling_of", [part] * (part != "" and "*" not in part), dict.fromkeys(known))
     of = {name: other.model_dump(exclude_unset=True) for name, other in generate.sampling_of.items()}
     found = set()
     for model, benchmark in itertools.product(generate.models, generate.benchmarks):

@@ -295,6 +295,10 @@ def test_sampling_of_a_benchmark_a_model_and_both() -> None:
     assert found == decoding.Sampling(max_tokens=4, seed=2, top_p=0.3, batch_size=7)
     assert decoding.sampling_for("big", "gpqa", {}, of).max_tokens == 2
     assert decoding.sampling_for("small", "aime24", {}, of).max_tokens == 3
+    stars = {"*/gpqa": {"max_tokens": 6}, "sm*": {"max_tokens": 7, "seed": 7}, "aime*": {"max_tokens": 8}}
+    assert decoding.sampling_for("small", "gpqa", {}, stars) == decoding.Sampling(max_tokens=6, seed=7)
+    assert decoding.sampling_for("small", "aime24", {}, stars).max_tokens == 7
+    assert decoding.sampling_for("big", "aime24", {}, stars) == decoding.Sampling(max_tokens=8)
     with pytest.raises(SettingError, match="sampling of small on gpqa: 2 samples at temperature 0"):
         decoding.sampling_for("small", "gpqa", {"samples": 2}, of)
 

@@ -169,15 +169,15 @@ def test_a_job_killed_at_any_moment_goes_on_to_the_same_rows(
     names = ["one", "two"]
     for place in (tmp_path / "killed", tmp_path / "whole"):
         place.mkdir()
-        benchmark(place / "one.jsonl", "one", [f"{text} {at}" for at in range(6) for text in QUESTIONS])
+        benchmark(place / "one.jsonl", "one", [f"{text} {at}" for at in range(3) for text in QUESTIONS])
         benchmark(place / "two.jsonl", "two", QUESTIONS)
     sampling = {"max_tokens": 100, "batch_size": 2}
     of = {"one": {"temperature": 1.5, "samples": 2}}
     chosen = flags("transformers", names, sampling=sampling, sampling_of=of, options={"precision": "float32"})
     chosen += ["--checkpoint", str(folder / "manifest.json")]
-    assert start_and_kill(tmp_path / "killed", chosen, rng.randint(5, 25), rng)
+    assert start_and_kill(tmp_path / "killed", chosen, rng.randint(5, 15), rng)
     before = finished(tmp_path / "killed")
-    assert 5 <= len(before) < 65
+    assert 5 <= len(before) < 35
     # The last start keeps its work file, to be counted.
     monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
     monkeypatch.chdir(tmp_path / "killed")
@@ -185,7 +185,7 @@ def test_a_job_killed_at_any_moment_goes_on_to_the_same_rows(
     after = finished(tmp_path / "killed")
     assert after[: len(before)] == before
     assert set(Counter(row["key"] for row in after).values()) == {1}
-    assert len(after) == 65
+    assert len(after) == 35
     monkeypatch.chdir(tmp_path / "whole")
     run_script("generate", *chosen)
     for name in names:
