@@ -54,6 +54,18 @@ def checkpoint(folder: Path, settings: tiny.Settings = SETTINGS) -> Path:
     return folder
 
 
+def counting_loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The folders of models that are loaded from now on."""
+    real, loads = checkpoints.load_model, []
+
+    def load_model(folder: str | Path, dtype: Any) -> Any:
+        loads.append(str(folder))
+        return real(folder, dtype)
+
+    monkeypatch.setattr(checkpoints, "load_model", load_model)
+    return loads
+
+
 def weights_digest(folder: Path) -> str:
     """Digest of a checkpoint's weights, from its manifest."""
     return str(checkpoints.read_manifest(folder)["files"]["model.safetensors"]["sha256"])

@@ -11,7 +11,7 @@ import pytest
 from star1 import chat, checkpoints, decoding, engine_transformers, engines
 from star1.errors import InputError, SettingError
 from star1.records import write_json
-from tests.micro import checkpoint
+from tests.micro import checkpoint, counting_loads
 
 torch = pytest.importorskip("torch")
 QUESTIONS = ["What is tea?", "How do I bake bread at home?", "Tell me about bees and about the moon.", "Why?", "Tea?"]
@@ -123,8 +123,7 @@ def test_batches_are_of_one_sampling_and_made_over_all_requests() -> None:
 def test_each_request_gets_its_own_limit_with_one_load(
     model: decoding.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, loads = checkpoints.load_model, []
-    monkeypatch.setattr(checkpoints, "load_model", lambda *given: (loads.append(given), real(*given))[1])
+    loads = counting_loads(monkeypatch)
     asked = [*requests(model, QUESTIONS[:2], max_tokens=3), *requests(model, QUESTIONS[:3], max_tokens=6)]
     found = engines.generate(model, "transformers", asked, {}, tmp_path / "w")
     cut = [one.completion_tokens for one in found if one.finish_reason == "length"]
@@ -285,7 +284,7 @@ def test_sampling_that_cannot_be_meant(values: dict[str, Any]) -> None:
 
 
 def test_sampling_of_a_benchmark_a_model_and_both() -> None:
-    of = {
+    of: dict[str, dict[str, Any]] = {
         "gpqa": {"max_tokens": 2, "seed": 2},
         "small": {"max_tokens": 3, "top_p": 0.3},
         "small/gpqa": {"max_tokens": 4},
@@ -295,7 +294,11 @@ def test_sampling_of_a_benchmark_a_model_and_both() -> None:
     assert found == decoding.Sampling(max_tokens=4, seed=2, top_p=0.3, batch_size=7)
     assert decoding.sampling_for("big", "gpqa", {}, of).max_tokens == 2
     assert decoding.sampling_for("small", "aime24", {}, of).max_tokens == 3
-    stars = {"*/gpqa": {"max_tokens": 6}, "sm*": {"max_tokens": 7, "seed": 7}, "aime*": {"max_tokens": 8}}
+    stars: dict[str, dict[str, Any]] = {
+        "*/gpqa": {"max_tokens": 6},
+        "sm*": {"max_tokens": 7, "seed": 7},
+        "aime*": {"max_tokens": 8},
+    }
     assert decoding.sampling_for("small", "gpqa", {}, stars) == decoding.Sampling(max_tokens=6, seed=7)
     assert decoding.sampling_for("small", "aime24", {}, stars).max_tokens == 7
     assert decoding.sampling_for("big", "aime24", {}, stars) == decoding.Sampling(max_tokens=8)

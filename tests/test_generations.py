@@ -20,7 +20,7 @@ from star1.errors import SettingError
 from star1.records import Row, read_rows, write_rows
 from tests.conftest import ROOT
 from tests.loopback import Answer, completion, run_script, server
-from tests.micro import checkpoint
+from tests.micro import checkpoint, counting_loads
 
 QUESTIONS = ["What is tea?", "How do I bake bread at home?", "Tell me about bees and about the moon.", "Why?", "Tea?"]
 SAMPLING = {"max_tokens": 12, "batch_size": 2}
@@ -58,8 +58,7 @@ def test_script_writes_every_benchmark_with_its_sampling_and_forgets_its_work(
     monkeypatch.chdir(tmp_path)
     benchmark(tmp_path / "one.jsonl", "one", QUESTIONS[:3])
     benchmark(tmp_path / "two.jsonl", "two", QUESTIONS[2:])
-    real, loads = checkpoints.load_model, []
-    monkeypatch.setattr(checkpoints, "load_model", lambda *given: (loads.append(given), real(*given))[1])
+    loads = counting_loads(monkeypatch)
     of = {"two": {"temperature": 1.5, "samples": 2}, "micro": {"max_tokens": 7}}
     chosen = flags("transformers", ["one", "two"], sampling=SAMPLING, sampling_of=of)
     run_script("generate", *chosen, "--checkpoint", str(folder / "manifest.json"))

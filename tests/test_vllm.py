@@ -55,8 +55,8 @@ def benchmarks(folder: Path) -> list[str]:
 def by_transformers(tuned: Path, flags: list[str], folder: Path) -> dict[str, list[Row]]:
     model = engines.open_model("tuned", tuned / "manifest.json", "transformers")
     chosen = [generations.parse_benchmark(flag.format(folder)) for flag in flags]
-    how: Any = (SAMPLING, SAMPLING_OF, {"precision": "float32"})
-    generations.generate_benchmarks(model, "transformers", chosen, *how, folder / "work")
+    options = {"precision": "float32"}
+    generations.generate_benchmarks(model, "transformers", chosen, SAMPLING, SAMPLING_OF, options, folder / "work")
     return {one.name: read_rows(one.target) for one in chosen}
 
 
@@ -70,7 +70,8 @@ def remember(tuned: Path, question: str, work: Path, options: dict[str, Any]) ->
 
 
 def share_equal(one: list[Row], other: list[Row]) -> float:
-    return sum(a["response"] == b["response"] for a, b in zip(one, other, strict=True)) / len(one)
+    equal = [a["response"] == b["response"] for a, b in zip(one, other, strict=True)]
+    return sum(equal) / len(equal)
 
 
 @pytest.mark.slow
