@@ -71,7 +71,7 @@ def remember(tuned: Path, question: str, work: Path, options: dict[str, Any]) ->
 
 def share_equal(one: list[Row], other: list[Row]) -> float:
     equal = [a["response"] == b["response"] for a, b in zip(one, other, strict=True)]
-    return sum(equal) / len(equal)
+    return float(sum(equal) / len(equal))
 
 
 @pytest.mark.slow
