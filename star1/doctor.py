@@ -12,7 +12,6 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from star1 import engine_vllm
 from star1.endpoints import Endpoint, connect
 from star1.errors import CallError, SettingError, Star1Error
 from star1.params import Params, Roles
@@ -192,8 +191,7 @@ def _rights(root: Path) -> Iterator[Finding]:
 
 
 def _tools() -> Iterator[Finding]:
-    vllm = importlib.util.find_spec("vllm") is not None or engine_vllm.PYTHON.exists()
-    there = {"vllm": vllm, "apptainer": _command("apptainer", "singularity")}
+    there = {"vllm": importlib.util.find_spec("vllm") is not None, "apptainer": _command("apptainer", "singularity")}
     for name, needed in (("vllm", "`generate.engine: vllm` and local servers"), ("apptainer", "`--sdm apptainer`")):
         yield Finding("note", f"{name}: {'there' if there[name] else f'not there; only {needed} would need it'}")
     gpus = _gpus()

@@ -386,7 +386,6 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
     yield from _unknown("collect.benchmarks", list(params.collect.benchmarks), fetch.benchmarks)
     yield from _unknown("generate.benchmarks", params.generate.benchmarks, fetch.benchmarks)
     yield from _unknown("generate.models", params.generate.models, {**fetch.models, **params.finetune.runs})
-    yield from _decoding_mistakes(params)
     yield from _role_mistakes(params.llm)
     yield from _unknown("release.redistribute", list(params.release.redistribute), fetch.sources)
     for name, run in params.finetune.runs.items():
@@ -411,6 +410,7 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
         names = getattr(getattr(params, section), field)
         if len(set(names)) < len(names):
             yield f"{key}: a name twice; expected each once."
+    yield from _decoding_mistakes(params)
 
 
 def _decoding_mistakes(params: Params) -> Iterator[str]:

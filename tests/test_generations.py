@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 import pytest
 
-from star1 import chat, checkpoints, decoding, engines, generations
+from star1 import chat, checkpoints, decoding, engines, generations, tasks
 from star1.errors import SettingError
 from star1.records import Row, read_rows, write_rows
 from tests.conftest import ROOT
@@ -106,6 +106,40 @@ def test_rows_say_what_the_prompt_was_made_with(folder: Path, tmp_path: Path, mo
     assert generations.origin(model, "vllm")["tokenizer"] == facts["tokenizer"]
     (served,) = engines.requests_for(model, "openai", "Tea?", decoding.Sampling())
     assert (served.ids, served.digest) == (None, hashlib.sha256(b"Tea?").hexdigest())
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "expected"),
+    [
+        ("<think>\nI should", "length", ("I should", None)),  # the template or the model had opened the block
+        ("<think>\nI should", "stop", ("I should", None)),
+        ("Well. <think>\nI should", "length", ("Well. <think>\nI should", None)),
+        ("<think>\nt\n</think>\n\nI ans", "length", ("t", "I ans")),  # the judge's setting says what becomes of it
+        ("<think>\nt\n</think>", "length", ("t", "")),
+        ("<think>\n\n</think>\n\na", "stop", ("", "a")),  # a distilled model trained without thinking
+        ("a", "stop", (None, "a")),  # an instruct model trained without thinking
+    ],
+)
+def test_thinking_that_does_not_end_is_no_answer(
+    text: str, reason: str, expected: tuple[str | None, str | None]
+) -> None:
+    row = {"id": "1", "benchmark": "b", "question": "q"}
+    asked = decoding.Request("q", [1], decoding.Sampling())
+    made = generations.answered(row, asked, decoding.Output(text, reason, 1, 1))
+    assert (made["thinking"], made["answer"]) == expected
+    assert (made["response"], made["finish_reason"]) == (text, reason)
+
+
+def test_a_model_is_asked_what_the_task_says_and_the_row_keeps_its_question(tmp_path: Path) -> None:
+    row = {"id": "1", "question": "1 + 1?", "benchmark": "one", "grader": "math", "answer": "2"}
+    write_rows(tmp_path / "one.jsonl", [row])
+    chosen = [generations.Benchmark("one", str(tmp_path / "one.jsonl"), str(tmp_path / "out.jsonl"))]
+    model = engines.open_model("served", None, "openai")
+    with server(lambda *_: Answer(completion("2"))) as served:
+        options = {"base_url": served.url, "retries": 0}
+        (made,) = generations.generate_benchmarks(model, "openai", chosen, {}, {}, options, tmp_path / "work")
+    assert served.requests[0]["messages"] == [{"role": "user", "content": tasks.prompt_of(row)}]
+    assert tasks.prompt_of(row) != row["question"] == made["question"]
 
 
 @pytest.mark.parametrize(
