@@ -2,7 +2,8 @@
 # make test   set up and run all tests
 # make pull   set up and fetch the released artifacts of the default run instead of making them
 # make release  the maintainers' way to renew those artifacts
-# make lint   all static checks          make lock   resolve the environment anew          make clean   remove .venv and scratch
+# make engines  set up vLLM for CPUs in an environment of its own (x86-64 Linux); the engine vllm finds it there
+# make lint   all static checks          make lock   resolve the environment anew          make clean   remove environments and scratch
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -10,13 +11,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+VLLM := .venv-vllm
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # pip knows of local folders of wheels, uv has to be told; without one, the CPU build of torch is taken unless there is a GPU.
 FIND_LINKS := $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
-TORCH := $(if $(FIND_LINKS),$(addprefix --find-links ,$(FIND_LINKS)),--torch-backend $(if $(shell command -v nvidia-smi),auto,cpu))
+torch_from = $(if $(FIND_LINKS),$(addprefix --find-links ,$(FIND_LINKS)),--torch-backend $(1))
+TORCH := $(call torch_from,$(if $(shell command -v nvidia-smi),auto,cpu))
 
-.PHONY: run test pull release setup lint lock clean
+.PHONY: run test pull release setup engines lint lock clean
 .DEFAULT_GOAL := run
 
 run: setup
@@ -25,7 +28,7 @@ run: setup
 pull: setup
 	dvc pull
 
-test: setup
+test: setup engines
 	python -m pytest
 
 setup: $(READY)
@@ -36,6 +39,16 @@ $(READY): envs/local.lock pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check "uv>=0.9,<1"
 	$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python $(TORCH) -r envs/local.lock
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	touch $@
+
+# vLLM has wheels for CPUs on this kind of machine alone; elsewhere its tests are skipped with that reason.
+engines: setup $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),$(VLLM)/.ready)
+
+# Without dependencies: the lock has all that is needed, and vLLM asks for more (envs/vllm-overrides.txt).
+$(VLLM)/.ready: envs/vllm.lock | $(READY)
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv --without-pip $(VLLM)
+	$(BIN)/uv pip install -q --compile-bytecode --python $(VLLM)/bin/python --no-deps $(call torch_from,cpu) -r envs/vllm.lock
+	$(BIN)/uv pip install -q --python $(VLLM)/bin/python --no-deps -e .
 	touch $@
 
 # Make the default run anew and put its artifacts into the store that `make pull` reads; commit the result.
@@ -57,7 +70,10 @@ lock:
 	rm -f envs/local.lock
 	$(BIN)/uv pip compile -q --python-version 3.11 $(TORCH) --no-emit-find-links --extra models --extra deepspeed --extra inspect --extra dev pyproject.toml \
 	    --custom-compile-command "make lock" -o envs/local.lock
-	sed -i 's/^torch==\([0-9.]*\)+cpu/torch==\1/' envs/local.lock
+	rm -f envs/vllm.lock
+	$(BIN)/uv pip compile -q --python-version 3.11 $(call torch_from,cpu) --no-emit-find-links --override envs/vllm-overrides.txt envs/vllm.in \
+	    --custom-compile-command "make lock" -o envs/vllm.lock
+	sed -i 's/^torch==\([0-9.]*\)+cpu/torch==\1/' envs/local.lock envs/vllm.lock
 
 clean:
-	rm -rf $(VENV) .work .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) .work .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

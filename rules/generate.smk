@@ -1,12 +1,12 @@
 # generate: let a model answer the benchmarks (paper 3.1). One job a model: it is loaded once.
 #
 # in:  a checkpoint, data/benchmarks/*.jsonl
-# out: results/generations/{model}/{benchmark}.jsonl   {id, question, response, thinking, answer, finish_reason, ...}
+# out: results/generations/{model}/{benchmark}.jsonl   {id, sample, question, response, thinking, answer, finish_reason, ...}
 # Finished answers are kept under .work/ while a job runs, so that a killed one goes on where it was.
 
 
 rule generate:
-    """Let {wildcards.model} answer by {params.engine} with {params.sampling}."""
+    """Let {wildcards.model} answer by {params.engine} with {params.sampling} {params.sampling_of}."""
     input:
         code=code("generate"),
         checkpoint=lambda wildcards: inputs.checkpoint(wildcards.model),
@@ -29,6 +29,8 @@ rule generate:
         engine=P("generate.engine"),
         options=P("generate.options"),
         sampling=P("generate.sampling"),
+        sampling_of=P("generate.sampling_of"),
     shell:
         "python -m scripts.generate --model {wildcards.model} --checkpoint {input.checkpoint} --engine {params.engine}"
-        " --options {params.options:q} --sampling {params.sampling:q} --threads {threads} --benchmarks {params.benchmarks} 2>&1 | tee {log}"
+        " --options {params.options:q} --sampling {params.sampling:q} --sampling-of {params.sampling_of:q} --threads {threads}"
+        " --benchmarks {params.benchmarks} 2>&1 | tee {log}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import orjson
 
-from star1 import engines, threads
+from star1 import engine_vllm, engines, generations, threads
 from star1.errors import run
 
 
@@ -17,21 +17,24 @@ def main() -> None:
     parser.add_argument("--engine", required=True, help="transformers, vllm or openai")
     parser.add_argument("--benchmarks", required=True, nargs="+", action="extend", help="NAME=INPUT:OUTPUT each")
     parser.add_argument(
-        "--sampling", required=True, type=orjson.loads, help="fields of star1.engines.Sampling, as JSON"
+        "--sampling", required=True, type=orjson.loads, help="fields of star1.decoding.Sampling, as JSON"
     )
+    parser.add_argument("--sampling-of", type=orjson.loads, default={}, help="what differs by benchmark and model")
     parser.add_argument("--options", type=orjson.loads, default={}, help="options of the engine, as JSON")
     parser.add_argument("--work", default=".work/generate", help="folder for finished rows of a job that was killed")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     args = parser.parse_args()
+    if args.engine == "vllm":
+        engine_vllm.go_where_vllm_is("scripts.generate")
     threads.use(args.threads)
     model = engines.open_model(args.model, args.checkpoint, args.engine)
-    pairs = [engines.parse_benchmark(text) for text in args.benchmarks]
+    benchmarks = [generations.parse_benchmark(text) for text in args.benchmarks]
     work = Path(args.work) / args.model / "rows.jsonl"
-    sampling = engines.sampling_from(args.sampling)
-    rows = engines.generate_benchmarks(model, args.engine, pairs, sampling, args.options, work)
+    how = (args.sampling, args.sampling_of, args.options)
+    rows = generations.generate_benchmarks(model, args.engine, benchmarks, *how, work)
     cut = sum(row["finish_reason"] == "length" for row in rows)
-    unanswered = sum(row["answer"] is None for row in rows)
-    print(f"generate {args.model}: {len(rows)} rows, {cut} cut off at max_tokens, {unanswered} without an answer")
+    unfinished = sum(row["answer"] is None for row in rows)
+    print(f"generate {args.model}: {len(rows)} rows, {cut} cut off at max_tokens, {unfinished} unfinished (no answer)")
 
 
 if __name__ == "__main__":

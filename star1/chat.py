@@ -1,5 +1,6 @@
 """A model's own chat template: prompts rendered once, and responses taken apart into thinking and answer."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from star1.errors import InputError, SettingError
@@ -58,6 +59,12 @@ def prompt_ids(tokenizer: Any, question: str) -> list[int]:
 def opens_thinking(tokenizer: Any) -> bool:
     """Whether the template's assistant start already holds the opening think tag, so that responses lack it."""
     return prompt_text(tokenizer, "?").rstrip().endswith(OPEN)
+
+
+def response_text(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """Generated tokens as text, with the opening think tag put back where the template had written it into the prompt."""
+    text = str(tokenizer.decode(tokens, skip_special_tokens=True))
+    return f"{OPEN}\n{text}" if opens_thinking(tokenizer) else text
 
 
 def knows_thinking(tokenizer: Any) -> bool:

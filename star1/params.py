@@ -1,6 +1,7 @@
 """params.yaml as types: every section is checked before the first job, and all mistakes are told at once."""
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from star1.datasets import OWN_DATA, Noise, Selection
+from star1.decoding import sampling_for
 from star1.endpoints import POOL_EXPECTED, Endpoint, Sampling, pool_mistake
 from star1.errors import SettingError
 from star1.packs import known_packs
@@ -192,14 +194,26 @@ class Finetune(Section):
 
 
 class Decoding(Section):
-    """How answers are decoded; fields as in `star1.engines.Sampling`."""
+    """How answers are decoded; fields as in `star1.decoding.Sampling`."""
 
     temperature: Annotated[float, Field(ge=0)]
     top_p: Annotated[float, Field(gt=0, le=1)]
     repetition_penalty: Rate
     max_tokens: Count
+    samples: Count = 1
     seed: int
     batch_size: Count
+
+
+class OtherDecoding(Decoding):
+    """What is decoded otherwise for a benchmark or a model. Only what is said counts; no default here is read."""
+
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    repetition_penalty: Rate = 1.0
+    max_tokens: Count = 1
+    seed: int = 0
+    batch_size: Count = 1
 
 
 class Generate(Section):
@@ -210,6 +224,8 @@ class Generate(Section):
     engine: Literal["transformers", "vllm", "openai"]
     options: dict[str, Any]
     sampling: Decoding
+    # By `benchmark`, `model` or `model/benchmark`, as in `star1.decoding.sampling_for`.
+    sampling_of: dict[str, OtherDecoding] = {}
 
 
 class Prompts(Section):
@@ -399,6 +415,25 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
         names = getattr(getattr(params, section), field)
         if len(set(names)) < len(names):
             yield f"{key}: a name twice; expected each once."
+    yield from _decoding_mistakes(params)
+
+
+def _decoding_mistakes(params: Params) -> Iterator[str]:
+    generate = params.generate
+    models, benchmarks = {*generate.models, *params.fetch.models, *params.finetune.runs}, params.fetch.benchmarks
+    for name in generate.sampling_of:
+        model, slash, benchmark = name.partition("/")
+        # A star may stand for models of which there are none at present.
+        for part, known in ((model, models if slash else {*models, *benchmarks}), (benchmark, {*benchmarks})):
+            yield from _unknown("generate.sampling_of", [part] * (part != "" and "*" not in part), dict.fromkeys(known))
+    of = {name: other.model_dump(exclude_unset=True) for name, other in generate.sampling_of.items()}
+    found = set()
+    for model, benchmark in itertools.product(generate.models, generate.benchmarks):
+        try:
+            sampling_for(model, benchmark, generate.sampling.model_dump(), of)
+        except SettingError as error:
+            found.add(f"generate.sampling_of: {error.found} ({model} on {benchmark}); expected {error.expected}.")
+    yield from sorted(found)[:1]  # one wrong value shows in every pair
 
 
 def _role_mistakes(llm: Llm) -> Iterator[str]:

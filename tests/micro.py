@@ -39,9 +39,9 @@ def tokenizer_and_model(settings: tiny.Settings = SETTINGS) -> tuple[Any, Any]:
     return tokenizer, tiny.make_model(tokenizer, settings)
 
 
-def checkpoint(folder: Path) -> Path:
+def checkpoint(folder: Path, settings: tiny.Settings = SETTINGS) -> Path:
     """A finished checkpoint with random weights in `folder`."""
-    tokenizer, model = tokenizer_and_model()
+    tokenizer, model = tokenizer_and_model(settings)
     with torch.no_grad():
         for parameter in model.model.layers.parameters():
             if parameter.ndim == 2:  # else tied embeddings make it repeat its last token, whatever the prompt; and with
@@ -52,6 +52,18 @@ def checkpoint(folder: Path) -> Path:
     model.to(torch.bfloat16).save_pretrained(staging)
     checkpoints.publish(staging, folder, "tiny", {"made": "for tests"})
     return folder
+
+
+def counting_loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The folders of models that are loaded from now on."""
+    real, loads = checkpoints.load_model, []
+
+    def load_model(folder: str | Path, dtype: Any) -> Any:
+        loads.append(str(folder))
+        return real(folder, dtype)
+
+    monkeypatch.setattr(checkpoints, "load_model", load_model)
+    return loads
 
 
 def weights_digest(folder: Path) -> str:

@@ -55,6 +55,24 @@ def test_default_params_have_no_mistakes() -> None:
         ("generate.benchmarks", ["strongrejct"], "Hint: did you mean strongreject?"),
         ("generate.models", ["star2"], "generate.models: 'star2', which nothing is called"),
         ("generate.engine", "vlm", "generate.engine: 'vlm' (str); expected 'transformers', 'vllm' or 'openai'."),
+        (
+            "generate.sampling_of",
+            {"aime25": {"max_tokens": 9}},
+            "generate.sampling_of: 'aime25', which nothing is called",
+        ),
+        ("generate.sampling_of", {"stra1/aime24": {"max_tokens": 9}}, "generate.sampling_of: 'stra1', which nothing"),
+        ("generate.sampling_of", {"star*/aime25": {"max_tokens": 9}}, "generate.sampling_of: 'aime25', which nothing"),
+        ("generate.sampling_of", {"aime24": {"max_token": 9}}, "Hint: did you mean max_tokens?"),
+        (
+            "generate.sampling_of",
+            {"aime24": {"seed": None}},
+            "generate.sampling_of.aime24.seed: None (NoneType); expected",
+        ),
+        (
+            "generate.sampling_of",
+            {"aime24": {"samples": 8}},
+            "generate.sampling_of: 8 samples at temperature 0, which are all the same (star1 on aime24); expected one",
+        ),
         ("llm.roles.judge", "nobody", "llm.roles.judge: 'nobody', which nothing is called"),
         ("llm.endpoints.stand-in.label", "GPT-4o", "label must say 'stand-in'"),
         ("llm.endpoints.stand-in.key", "sk-123", "must be the name of an environment variable"),
@@ -177,11 +195,11 @@ def test_missing_file(tmp_path: Path) -> None:
 
 def test_sections_have_the_fields_of_the_settings_they_become() -> None:
     """The sections are checked without loading torch, so their fields are written again; here they are held together."""
-    from star1 import engines, sft, tiny
+    from star1 import decoding, sft, tiny
 
     def fields(kind: Any) -> set[str]:
         return {field.name for field in dataclasses.fields(kind)}
 
     assert set(params.Training.model_fields) == fields(sft.Settings) - {"think", "seed"}
     assert set(params.TinyModel.model_fields) - {"kind"} <= fields(tiny.Settings)
-    assert set(params.Decoding.model_fields) == fields(engines.Sampling)
+    assert set(params.Decoding.model_fields) == set(params.OtherDecoding.model_fields) == fields(decoding.Sampling)

@@ -2,11 +2,13 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from star1 import params, presets
+from star1.decoding import sampling_for
 from star1.errors import SettingError
 from tests.conftest import ROOT
 
@@ -65,9 +67,47 @@ def test_a_mirror_that_lacks_a_file_names_it(project: Path) -> None:
 
 def test_corrected_changes_what_it_says_about_the_papers_collection(project: Path) -> None:
     presets.apply("paper", [], project)
-    assert presets.apply("corrected", [], project) == ["fetch.sources.wildjailbreak.keep", "collect.ngram_survivor"]
+    changed = presets.apply("corrected", [], project)
+    assert [key for key in changed if not key.startswith("generate.")] == [
+        "fetch.sources.wildjailbreak.keep",
+        "collect.ngram_survivor",
+    ]
     values = yaml.safe_load(project.read_text())
     assert values["collect"]["ngram_survivor"] == "first"
+
+
+def decoded(project: Path, model: str) -> dict[str, Any]:
+    """Sampling of a model on each of the paper's sets."""
+    values = yaml.safe_load(project.read_text())["generate"]
+    names = ("strongreject", "aime24", "math500", "humaneval", "gpqa", "mmlu_pro")
+    return {name: sampling_for(model, name, values["sampling"], values["sampling_of"]) for name in names}
+
+
+@pytest.mark.parametrize("before", [[], ["corrected"]])
+def test_answers_are_decoded_as_published(project: Path, before: list[str]) -> None:
+    for name in ("paper", *before, "as-published"):
+        presets.apply(name, [], project)
+    found = decoded(project, "R1-Qwen-7B")
+    limits = {"strongreject": 8000, "mmlu_pro": 4096, "gpqa": 32768}
+    assert {name: one.max_tokens for name, one in found.items()} == {name: limits.get(name, 16384) for name in found}
+    assert {(one.temperature, one.repetition_penalty, one.seed, one.samples) for one in found.values()} == {
+        (0.0, 1.2, 46, 1)
+    }
+    assert {one.max_tokens for one in decoded(project, "Qwen-7B-Instruct").values()} == {8000, 16384, 28672, 4096}
+
+
+@pytest.mark.parametrize("before", [[], ["as-published"]])
+def test_answers_are_decoded_with_draws_and_room(project: Path, before: list[str]) -> None:
+    for name in ("paper", *before, "corrected"):
+        presets.apply(name, [], project)
+    found = decoded(project, "R1-Qwen-7B")
+    assert {(one.temperature, one.top_p, one.repetition_penalty, one.max_tokens) for one in found.values()} == {
+        (0.6, 0.95, 1.0, 32768)
+    }
+    assert {name: one.samples for name, one in found.items()} == {
+        **{"strongreject": 1, "aime24": 8, "math500": 4, "humaneval": 4, "gpqa": 4, "mmlu_pro": 1}
+    }
+    assert {one.max_tokens for one in decoded(project, "Qwen-7B-Instruct+star1").values()} == {24576}
 
 
 def test_paper_names_its_other_selections(project: Path) -> None:
