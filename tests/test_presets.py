@@ -40,7 +40,7 @@ def test_mirror_preset_with_a_mirror(project: Path, shared: Path) -> None:
     assert values["fetch"]["benchmarks"]["xstest"]["format"] == "jsonl"  # an entry is replaced whole
     assert "category" not in values["fetch"]["benchmarks"]["strongreject"]
     assert values["llm"]["roles"]["teacher"] == "replay"
-    assert values["llm"]["roles"]["judge"] == "stand-in"  # what the preset does not name stays
+    assert values["judge"]["judges"]["refusal"]["endpoint"] == "stand-in"  # what the preset does not name stays
 
 
 @pytest.mark.parametrize(("folder", "told"), [("nowhere", "is no folder; expected one with"), (".", "holds none of")])
