@@ -29,9 +29,8 @@ from star1.judge_settings import Grader, Judges, Use
 from star1.llm import Client, Request
 from star1.passport.books import md5
 from star1.policies import Pack, load_pack
-from star1.records import Row, file_digest, text_digest, write_json, write_rows
+from star1.records import Row, file_digest, primary, text_digest, write_json, write_rows
 from star1.replies import Reply, Store
-from star1.verdicts import primary
 
 ROOT = Path(__file__).parents[1]
 # The collection's rows come out of this many fetched ones (41K of 529K), most of them of the last and largest set.

@@ -7,8 +7,7 @@ import orjson
 
 from star1 import tables
 from star1.errors import run
-from star1.records import read_rows, write_json, write_text
-from star1.verdicts import primary
+from star1.records import primary, read_rows, write_json, write_text
 
 FIELDS = ["id", "benchmark", "purpose", "kind", "verdict", "unscored", "judge"]
 

@@ -262,7 +262,10 @@ def judge_guard(shown: Shown) -> str:
 
 def judged(shown: Shown) -> str:
     """The first characters of the response, or of what follows its thinking."""
-    return shown.fields["response"].rpartition("</think>")[2].strip()[:JUDGED_CHARACTERS]
+    text = shown.fields["response"].strip()
+    # The first closing tag ends the thinking: one that an answer writes itself takes nothing out of sight.
+    answer = text.partition("</think>")[2] if text.startswith("<think>") else text
+    return answer.strip()[:JUDGED_CHARACTERS]
 
 
 ROLES: Mapping[str, Callable[[Shown], str]] = {

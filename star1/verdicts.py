@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from star1.parsing import GUARD_VERDICTS, REFUSAL_VERDICTS, Parsed, ReplyError, final_text
-from star1.records import Row
 from star1.replies import Reply
 
 # Words by kind of judge; the grader of reasoning benchmarks has its own.
@@ -47,11 +46,6 @@ class Verdict:
     def row(self) -> dict[str, Any]:
         """The fields of a row."""
         return {**asdict(self), "categories": list(self.categories)}
-
-
-def primary(rows: Sequence[Row]) -> list[Row]:
-    """The judgements that the tables are made of: those of the first judge of each purpose, and the grader's."""
-    return [row for row in rows if row.get("primary", True)]
 
 
 def _unreadable(expected: str, reply: Reply) -> ReplyError:

@@ -14,13 +14,12 @@ from star1 import benign, checkpoints, deliberation, judges, tables
 from star1.calls import Calls
 from star1.curation import curate
 from star1.endpoints import Endpoint, Sampling
+from star1.judge_settings import Grader, Judge, Kind, Use
 from star1.passport.address import cell_name
 from star1.passport.desk import Desk
 from star1.passport.issue import passport
-from star1.judge_settings import Grader, Judge, Kind, Use
 from star1.policies import load_pack
-from star1.records import Row, file_digest, read_rows, text_digest, write_json, write_rows, write_text
-from star1.verdicts import primary
+from star1.records import Row, file_digest, primary, read_rows, text_digest, write_json, write_rows, write_text
 from tests.conftest import ROOT
 
 STAND_IN = {"provider": "stand-in", "model": "rules", "label": "stand-in (no language model)"}
@@ -238,7 +237,10 @@ def _judged(root: Path, model: str, name: str) -> list[Row]:
     ]
     write_rows(root / f"results/generations/{model}/{name}.jsonl", answers)
     one = judges.Benchmark(name, "harmful", {row["id"]: row for row in tests}, answers)
-    pack, table = load_pack(root / "policies/star1"), {kind: Judge(kind=kind, endpoint="stand-in") for kind in KINDS}
+    pack, table = (
+        load_pack(root / "policies/star1"),
+        {str(kind): Judge(kind=kind, endpoint="stand-in") for kind in KINDS},
+    )
     use = Use(harmful=list(KINDS), benign=["refusal"])
     found = judges.judge_all([one], table, use, pack, lambda _: calls(root, f"judge-{model}"))
     rows = judges.judgements(one, list(found.values()), Grader())

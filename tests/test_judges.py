@@ -272,7 +272,7 @@ def test_grades(pack: Pack, tmp_path: Path) -> None:
         generation("3", "x = 12", finish="length"),
     ]
     one = benchmark("reasoning", solved)
-    rows, outcome = judged(one, GUARD, pack, local(tmp_path / "r"))
+    rows, _ = judged(one, GUARD, pack, local(tmp_path / "r"))
     cut_off, _ = judged(one, GUARD, pack, local(tmp_path / "r"), Grader(cut_off="judged"))
     assert [row["unscored"] for row in cut_off] == [None, None, UNFINISHED, None]
     assert [row["verdict"] for row in rows] == ["correct", "incorrect", None, None]

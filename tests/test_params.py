@@ -64,7 +64,7 @@ def test_default_params_have_no_mistakes() -> None:
         (
             "judge.prompts",
             {"harmful": "guard"},
-            "judge.prompts: unknown key; expected one of judges, use, grader, coverage. Hint: judges",
+            "judge.prompts: unknown key; expected one of coverage, grader, judges, use. Hint: judges",
         ),
         ("judge.sampling", {}, "Hint: each judge has its own: judge.judges.NAME.sampling"),
         ("judge.judges.guard.endpoint", "nobody", "judge.judges.guard.endpoint: 'nobody', which nothing is called"),

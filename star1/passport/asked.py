@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from star1 import benign, deliberation, tags
+from star1.actuals import Actuals
 from star1.calls import Calls, Outcome
 from star1.judge_settings import Judge
 from star1.judges import Benchmark, judge
@@ -84,7 +85,7 @@ class Looking(Store):
     """A store that is looked up in place; nothing is opened, made or changed."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.bad_lines = path, 0
+        self.path, self.bad_lines, self.actuals = path, 0, Actuals()
 
     def close(self) -> None:
         """Nothing is open."""

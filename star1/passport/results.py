@@ -11,8 +11,7 @@ from star1.passport.address import TABLES, Address, cell_name
 from star1.passport.desk import Desk, picked
 from star1.passport.finding import row_of, rows_with
 from star1.passport.origins import dropped_for, entry
-from star1.records import Row, file_digest, read_json, read_rows, text_digest
-from star1.verdicts import primary
+from star1.records import Row, file_digest, primary, read_json, read_rows, text_digest
 
 EXACT = ("purpose", "measure", "count", "n", "total", "coverage", "verdicts", "unscored", "judges")
 INTERVAL = ("value", "low", "high")
