@@ -183,12 +183,13 @@ def _asked(found: Sequence[Answer]) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _groups(mine: Sequence[Answer]) -> Iterator[tuple[Row, list[Answer]]]:
-    benchmarks, models = (dict.fromkeys(getattr(one, name) for one in mine) for name in ("benchmark", "model"))
+    benchmarks = dict.fromkeys(one.benchmark for one in mine)
     for benchmark in benchmarks:
         here = [one for one in mine if one.benchmark == benchmark]
+        models = dict.fromkeys(one.model for one in here)
         for model in models:
-            if own := [one for one in here if one.model == model]:
-                yield {"model": model, "benchmark": benchmark, "category": ALL}, own
+            own = [one for one in here if one.model == model]
+            yield {"model": model, "benchmark": benchmark, "category": ALL}, own
         if len(models) > 1:
             yield {"model": ALL, "benchmark": benchmark, "category": ALL}, here
         for category in dict.fromkeys(one.category for one in here if one.category):
