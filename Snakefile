@@ -57,6 +57,7 @@ include: "rules/describe.smk"
 include: "rules/finetune.smk"
 include: "rules/generate.smk"
 include: "rules/judge.smk"
+include: "rules/agree.smk"
 include: "rules/summarize.smk"
 include: "rules/release.smk"
 
@@ -87,6 +88,7 @@ rule all:
         expand(rules.finetune.output, run=RUNS),
         expand(rules.generate.output, model=MODELS),
         expand(rules.judge.output, model=MODELS),
+        rules.agree.output,
         rules.summarize.output,
         rules.release.output,
         expand(rules.release_model.output, run=RUNS),

@@ -25,10 +25,11 @@ from star1 import checkpoints, deliberation, judges, tables
 from star1.calls import Calls
 from star1.curation import curate
 from star1.endpoints import Endpoint, Sampling
+from star1.judge_settings import Grader, Judges, Use
 from star1.llm import Client, Request
 from star1.passport.books import md5
 from star1.policies import Pack, load_pack
-from star1.records import Row, file_digest, text_digest, write_json, write_rows
+from star1.records import Row, file_digest, primary, text_digest, write_json, write_rows
 from star1.replies import Reply, Store
 
 ROOT = Path(__file__).parents[1]
@@ -169,12 +170,17 @@ def _results(root: Path, pack: Pack, params: Row) -> None:
     made = {"response": "No.", "thinking": None, "answer": "No.", "finish_reason": "stop", "engine": "vllm"}
     answers = [{**row, **made, "model": "star1"} for row in tests]
     write_rows(root / "results/generations/star1/strongreject.jsonl", answers)
-    prompts = judges.Prompts.model_validate(params["judge"]["prompts"])
     one = judges.Benchmark("strongreject", "harmful", {row["id"]: row for row in tests}, answers)
-    outcome = judges.judge([one], prompts, pack, _calls(root, "judge-star1", params["judge"]["sampling"]))
-    judged = judges.judgements(one, prompts, outcome, "made-up")
+    table = Judges.model_validate(params["judge"]["judges"]).root
+    use = Use.model_validate(params["judge"]["use"])
+
+    def calls(name: str) -> Calls:
+        return _calls(root, "judge-star1", table[name].sampling.model_dump(exclude_none=True))
+
+    found = judges.judge_all([one], table, use, pack, calls)
+    judged = judges.judgements(one, [found[name] for name in use.harmful], Grader())
     write_rows(root / "results/judgements/star1/strongreject.jsonl", judged)
-    write_json(root / "results/tables/main.json", tables.table({"star1": {"strongreject": judged}}, 0.95))
+    write_json(root / "results/tables/main.json", tables.table({"star1": {"strongreject": primary(judged)}}, 0.95))
 
 
 def _lock(root: Path) -> None:

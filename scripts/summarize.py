@@ -7,7 +7,7 @@ import orjson
 
 from star1 import tables
 from star1.errors import run
-from star1.records import read_rows, write_json, write_text
+from star1.records import primary, read_rows, write_json, write_text
 
 FIELDS = ["id", "benchmark", "purpose", "kind", "verdict", "unscored", "judge"]
 
@@ -24,7 +24,7 @@ def main() -> None:
     flags = parser.parse_args()
     names = orjson.loads(flags.benchmarks)
     judgements = {
-        model: {name: read_rows(flags.judgements / model / f"{name}.jsonl", FIELDS) for name in names}
+        model: {name: primary(read_rows(flags.judgements / model / f"{name}.jsonl", FIELDS)) for name in names}
         for model in orjson.loads(flags.models)
     }
     result = tables.table(judgements, flags.confidence)

@@ -6,8 +6,8 @@ import contextlib
 import signal
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ class Outcome:
         answered: requests answered without sending.
         readings: how replies were read, by count.
         bad_lines: lines of the store that could not be read.
+        costs: what the rows came to, and what their requests cost and took.
     """
 
     stage: str
@@ -80,6 +81,7 @@ class Outcome:
     answered: int
     readings: Counter[str]
     bad_lines: int
+    costs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def reasons(self) -> str:
@@ -133,7 +135,7 @@ def _is_loose(how: str) -> bool:
 
 
 def call_flags(description: str | None, single: bool = True) -> argparse.ArgumentParser:
-    """The flags that all stages with model calls share; `single` adds one input and one output."""
+    """The flags that all stages with model calls share; `single` adds one input, one output and one who is asked."""
     parser = argparse.ArgumentParser(description=description)
     if single:
         parser.add_argument("--input", type=Path, required=True, help="rows, JSON Lines")
@@ -142,8 +144,13 @@ def call_flags(description: str | None, single: bool = True) -> argparse.Argumen
     parser.add_argument("--replies", type=Path, required=True, help="the stage's store of replies; appended to")
     parser.add_argument("--costs", type=Path, help="what the replies cost and took; JSON")
     parser.add_argument("--policy", type=Path, required=True, help="folder of the policy pack")
-    parser.add_argument("--endpoint", required=True, help="the model's endpoint, or several of the same by name, JSON")
-    parser.add_argument("--sampling", default="{}", help="decoding settings, JSON")
+    if single:
+        parser.add_argument(
+            "--endpoint", required=True, help="the model's endpoint, or several of the same by name, JSON"
+        )
+        parser.add_argument("--sampling", default="{}", help="decoding settings, JSON")
+    else:
+        parser.add_argument("--endpoints", required=True, help="the endpoints of all that are asked, by name, JSON")
     parser.add_argument("--coverage", type=float, required=True, help="smallest share of rows with a readable reply")
     return parser
 
@@ -165,6 +172,7 @@ def ask_rows(
     handle: Callable[[Client, Row], Awaitable[Row]],
     calls: Calls,
     exempt: frozenset[str] = frozenset(),
+    enough: Callable[[Outcome], bool] | None = None,
 ) -> Outcome:
     """Give every row to `handle`, as many at a time as the endpoint has slots.
 
@@ -174,6 +182,7 @@ def ask_rows(
         handle: gives the row with its new field; raises ReplyError for a row that goes to quarantine.
         calls: endpoint, sampling and store.
         exempt: reasons for quarantine that do not count for coverage.
+        enough: whether the stage is done with what it has; without it, coverage of all rows together decides.
 
     Raises:
         CallError: the endpoint cannot go on; replies that came are kept.
@@ -204,10 +213,11 @@ def ask_rows(
             readings=client.readings,
             bad_lines=store.bad_lines,
         )
-        if outcome.kept and outcome.coverage >= calls.coverage:
+        if outcome.kept and (enough(outcome) if enough else outcome.coverage >= calls.coverage):
             client.close_failed()
+        outcome = replace(outcome, costs=_costs(outcome, store, calls.endpoint))
         if calls.costs is not None:
-            write_json(calls.costs, _costs(outcome, store, calls.endpoint))
+            write_json(calls.costs, outcome.costs)
         return outcome
 
 
@@ -292,15 +302,37 @@ def check_coverage(outcome: Outcome, coverage: float) -> None:
     Raises:
         CoverageError: too few, or no rows at all.
     """
-    aside = ASIDE / f"{outcome.store}.jsonl"
-    if outcome.kept and outcome.coverage >= coverage:
+    short = []
+    if not outcome.kept or outcome.coverage < coverage:
+        short = [
+            f"{len(outcome.kept)} of {outcome.asked_about} rows have a readable reply ({outcome.reasons or 'no rows'})"
+        ]
+    fail_coverage(outcome.stage, [outcome], short, coverage)
+
+
+def settled(kept: int, failed: Sequence[str], coverage: float) -> bool:
+    """Whether enough rows of a group got a readable reply; `failed` are the reasons of the others."""
+    return kept > 0 and kept / (kept + len(failed)) >= coverage
+
+
+def fail_coverage(where: str, outcomes: Sequence[Outcome], short: Sequence[str], coverage: float) -> None:
+    """End a stage whose coverage fell short; its outcomes share a store.
+
+    Raises:
+        CoverageError: something did, as `short` tells.
+    """
+    if not outcomes:
+        return
+    aside = ASIDE / f"{outcomes[0].store}.jsonl"
+    if not short:
         aside.unlink(missing_ok=True)
         return
     # The workflow removes the outputs of a failed job, so the quarantine is kept apart as well.
-    write_rows(aside, outcome.quarantined)
+    write_rows(aside, [row for one in outcomes for row in one.quarantined])
+    advice = dict.fromkeys(one.advice for one in outcomes if one.advice)
     raise CoverageError(
-        outcome.stage,
-        f"{len(outcome.kept)} of {outcome.asked_about} rows have a readable reply ({outcome.reasons or 'no rows'})",
+        where,
+        "; ".join(short),
         f"at least {coverage:.1%} of at least one row",
-        "; ".join([*filter(None, [outcome.advice]), f"reasons and replies are in {aside}, every reply in the store"]),
+        "; ".join([*advice, f"reasons and replies are in {aside}, every reply in the store"]),
     )

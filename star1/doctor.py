@@ -63,6 +63,8 @@ def examine(params: Params, names: Sequence[str] = (), whole: bool = False, toda
 def _chosen(params: Params, names: Sequence[str], whole: bool) -> dict[str, Endpoint]:
     """Endpoints by how they are called in findings."""
     endpoints, roles = params.llm.endpoints, {role: params.llm.pool(role) for role in Roles.model_fields}
+    judges = {f"judge {name}": params.judge.judges[name].endpoints for name in params.judge.use.names}
+    roles |= {judge: params.llm.named(names) for judge, names in judges.items()}
     for name in names:
         if name not in endpoints:
             raise SettingError("doctor", repr(name), f"an endpoint of params.yaml: {', '.join(endpoints)}")

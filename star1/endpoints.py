@@ -8,7 +8,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, field_validator, model_validator
 
 from star1.batch_settings import Batch
 from star1.errors import SettingError
@@ -137,10 +137,10 @@ class Endpoint(BaseModel):
         """Who answers: label and model, and for in-process answers the label and what they are made from."""
         if self.provider == "openai":
             return json.dumps([self.label, self.model])
-        from star1 import replay, standin, standin_rules, standin_wording
+        from star1 import replay, standin, standin_judges, standin_rules, standin_wording
 
         # A changed rule or wording gives other answers: what was answered by the old ones must not be served for them.
-        sources = [str(module.__file__) for module in (standin, standin_rules, standin_wording)]
+        sources = [str(module.__file__) for module in (standin, standin_judges, standin_rules, standin_wording)]
         replayed = [str(replay.__file__), self.rows] if self.rows else []
         made_from = [file_digest(path)[:12] for path in [*sources, *replayed]]
         return f"{self.label} [{standin.RULES} {' '.join(made_from)}]"
@@ -219,6 +219,19 @@ def pool_mistake(pool: Mapping[str, Endpoint]) -> str | None:
     if len(pool) > 1 and any(endpoint.provider != "openai" for endpoint in pool.values()):
         return "an in-process endpoint stands beside others"
     return None
+
+
+class Endpoints(RootModel[dict[str, Endpoint]]):
+    """Endpoints by name."""
+
+
+def read_named(flag: str, text: str) -> dict[str, Endpoint]:
+    """Read the JSON value of a flag: endpoints by name.
+
+    Raises:
+        SettingError: as `read_settings`.
+    """
+    return read_settings(flag, text, Endpoints).root
 
 
 def read_pool(flag: str, text: str) -> list[Endpoint]:

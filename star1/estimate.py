@@ -15,7 +15,6 @@ from star1.columns import columns
 from star1.endpoints import Endpoint, Sampling
 from star1.errors import SettingError
 from star1.judges import Benchmark, judge
-from star1.judges import Prompts as JudgePrompts
 from star1.ledger import FOLDER, records
 from star1.llm import CHARACTERS_PER_TOKEN, Client, Request
 from star1.params import Params
@@ -148,32 +147,53 @@ def estimates(params: Params, names: list[str], root: Path = Path()) -> list[Est
     for name in names:
         if name not in (*STAGES, *judges):
             raise SettingError("estimate", repr(name), f"one of {', '.join([*STAGES, *judges])}")
-    return [_estimate(params, name, root) for name in names or [*STAGES, *judges]]
+    found: list[Estimate] = []
+    for name in names or [*STAGES, *judges]:
+        found += [_stage(params, name, root)] if name in STAGES else _judging(params, name, root)
+    return found
 
 
-def _estimate(params: Params, name: str, root: Path) -> Estimate:
-    stage = name.partition("-")[0]
-    role = STAGES[stage][0] if stage in STAGES else "judge"
-    endpoint, *others = params.llm.pool(role).values()
-    path = root / FOLDER / f"{name}.jsonl"
-    known = seen(path, endpoint)
-    usual = {**(REPLY_TOKENS if endpoint.provider == "openai" else STAND_IN_TOKENS), **params.llm.reply_tokens}
-    sampling = sampling_of(params, stage)
-    calls = Dry(endpoint, sampling, path, tuple(others), known.counted)
-    pack = load_pack(root / "policies" / params.policy.pack)
-    filler = Filler(pack, usual)
-    if stage in STAGES:
-        rows, stands_for = plain_rows(params, stage, root, filler)
-        STAGES[stage][2](rows, pack, calls)
-        count = len(rows)
-    else:
-        benchmarks, stands_for = judged_rows(params, name.partition("-")[2], root, filler)
-        prompts = JudgePrompts.model_validate(params.judge.prompts.model_dump())
-        count = len((outcome := judge(benchmarks, prompts, pack, calls)).kept) + len(outcome.quarantined)
-    client = calls.clients[0]
-    length = usual[stage] if known.reply_tokens is None else known.reply_tokens
-    longest = sampling.max_tokens or sampling.max_completion_tokens or length
-    return price(name, count, client, min(length, longest), known.seconds, stands_for)
+def _stage(params: Params, name: str, root: Path) -> Estimate:
+    role, _, follow = STAGES[name]
+    counting = _Counting(params, root, name, name, list(params.llm.pool(role)), sampling_of(params, name))
+    rows, stands_for = plain_rows(params, name, root, counting.filler)
+    follow(rows, counting.filler.pack, counting.calls)
+    return counting.told(name, len(rows), stands_for)
+
+
+def _judging(params: Params, name: str, root: Path) -> list[Estimate]:
+    """What each judge would still be asked about a model's answers."""
+    found = []
+    for who in params.judge.use.names:
+        how = params.judge.judges[who]
+        counting = _Counting(params, root, name, "judge", how.endpoints, how.sampling)
+        benchmarks, stands_for = judged_rows(params, name.partition("-")[2], root, counting.filler)
+        mine = [one for one in benchmarks if who in params.judge.use.of(one.purpose)]
+        outcome = judge(who, how, mine, counting.filler.pack, counting.calls)
+        count = len(outcome.kept) + len(outcome.quarantined)
+        found.append(counting.told(f"{name}/{who}", count, stands_for))
+    return found
+
+
+class _Counting:
+    """Calls that are counted: with what a stage or a judge asks, and what the store says about those before."""
+
+    def __init__(
+        self, params: Params, root: Path, store: str, kind: str, endpoints: list[str], sampling: Sampling
+    ) -> None:
+        endpoint, *others = params.llm.named(endpoints).values()
+        path = root / FOLDER / f"{store}.jsonl"
+        self.known, self.sampling = seen(path, endpoint), sampling
+        usual = {**(REPLY_TOKENS if endpoint.provider == "openai" else STAND_IN_TOKENS), **params.llm.reply_tokens}
+        self.usual = usual[kind]
+        self.calls = Dry(endpoint, sampling, path, tuple(others), self.known.counted)
+        self.filler = Filler(load_pack(root / "policies" / params.policy.pack), usual)
+
+    def told(self, name: str, rows: int, stands_for: str) -> Estimate:
+        """The estimate, once everything was asked."""
+        length = self.usual if self.known.reply_tokens is None else self.known.reply_tokens
+        longest = self.sampling.max_tokens or self.sampling.max_completion_tokens or length
+        return price(name, rows, self.calls.clients[0], min(length, longest), self.known.seconds, stands_for)
 
 
 def price(
@@ -204,7 +224,7 @@ def _together(pool: Sequence[Endpoint], limit: str, an_hour: float) -> float | N
 
 def sampling_of(params: Params, stage: str) -> Sampling:
     """Decoding settings of a stage."""
-    whole = {"categorize": params.categorize, "reason": params.reason, "score": params.score, "judge": params.judge}
+    whole = {"categorize": params.categorize, "reason": params.reason, "score": params.score}
     parts = {name: getattr(params.benign, name.removeprefix("benign_")) for name in STAGES if name not in whole}
     return Sampling.model_validate({**whole, **parts}[stage].sampling)
 
@@ -214,7 +234,7 @@ class Filler:
 
     def __init__(self, pack: Pack, usual: Mapping[str, int]) -> None:
         by_length = sorted(pack.names, key=lambda name: (len(pack.policies[name]), name))
-        self.other = pack.other
+        self.pack, self.other = pack, pack.other
         self.known = {*pack.names, pack.other}
         self.category = [by_length[len(by_length) // 2]]
         words = "word " * (usual["reason"] * CHARACTERS_PER_TOKEN // 2 // len("word "))
@@ -257,7 +277,12 @@ def judged_rows(params: Params, model: str, root: Path, filler: Filler) -> tuple
             generated = read_rows(answers, ["id", "question", "response", "answer", "finish_reason"])
         else:
             stands_for = stands_for or f"{rows.parent}/"
-            told = {"response": filler.response, "answer": filler.answer, "finish_reason": "stop"}
+            told = {
+                "response": filler.response,
+                "thinking": filler.answer,
+                "answer": filler.answer,
+                "finish_reason": "stop",
+            }
             generated = [{**row, **told} for row in known.values()]
         purpose = next(iter(known.values()))["purpose"] if known else "reasoning"
         found.append(Benchmark(name, purpose, known, generated))

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from star1 import benign, deliberation
 from star1.calls import Calls, Outcome
 from star1.errors import InputError
+from star1.judge_settings import Judge
 from star1.judges import Benchmark, judge
-from star1.judges import Prompts as JudgePrompts
 from star1.packs import GOLDEN, Text, read_text, twice
 from star1.parsing import CLOSE, OPEN, Thought
 from star1.policies import Pack
@@ -60,7 +60,8 @@ class Example(BaseModel):
         row: Row = {"id": self.id, "question": self.question, "source": "golden", "category": self.categories}
         if self.thinking is not None and self.answer is not None:
             response = Thought(self.thinking.strip(), self.answer.strip()).response()
-            row |= {"response": response, "answer": self.answer.strip(), "finish_reason": "stop"}
+            row |= {"response": response, "thinking": self.thinking.strip(), "answer": self.answer.strip()}
+            row |= {"finish_reason": "stop"}
         return row
 
 
@@ -165,14 +166,16 @@ def _range_mistakes(
             yield InputError(where, f"{name}: [{low}, {high}]", expected)
 
 
-def ask(examples: Sequence[Example], pack: Pack, calls: Callable[[str], Calls], shown: str) -> list[Answer]:
+def ask(
+    examples: Sequence[Example], pack: Pack, calls: Callable[[str], Calls], judges: Mapping[str, Judge]
+) -> list[Answer]:
     """Ask about all examples.
 
     Args:
         examples: golden examples.
         pack: their pack.
-        calls: where and how a stage (categorize, score, benign_score, judge) asks.
-        shown: what the judge is shown: answer or response.
+        calls: where and how a stage (categorize, score, benign_score) or a judge (judge_refusal, judge_guard) asks.
+        judges: the judge of each kind, refusal and guard.
 
     Returns:
         What was expected and found, by stage and in the order of the examples.
@@ -186,16 +189,22 @@ def ask(examples: Sequence[Example], pack: Pack, calls: Callable[[str], Calls], 
     for kind in ("refusal", "guard"):
         if chosen := [one for one in examples if getattr(one, kind)]:
             rows = {one.id: one.row() for one in chosen}
-            prompts = JudgePrompts.model_validate({"harmful": kind, "benign": kind, "shown": shown})
-            outcome = judge([Benchmark("golden", "harmful", rows, list(rows.values()))], prompts, pack, calls("judge"))
+            one = Benchmark("golden", "harmful", rows, list(rows.values()))
+            outcome = judge(kind, judges[kind], [one], pack, calls(f"judge_{kind}"))
             answers += _compare(outcome, chosen, kind, lambda row: row["verdict"])
     return answers
 
 
 def _found(outcome: Outcome) -> tuple[dict[str, Row], dict[str, str]]:
     """Rows by the id of their example, and the reasons of those that could not be read."""
-    kept = {str(row["id"]).removeprefix("golden/"): row for row in outcome.kept}
-    return kept, {str(row["id"]).removeprefix("golden/"): row["reason"] for row in outcome.quarantined}
+    kept = {_example(row): row for row in outcome.kept}
+    return kept, {_example(row): row["reason"] for row in outcome.quarantined}
+
+
+def _example(row: Row) -> str:
+    """The id of an example; a judge calls it judge/golden/id."""
+    _, golden, place = str(row["id"]).rpartition("/golden/")
+    return place if golden else str(row["id"])
 
 
 def _compare(outcome: Outcome, examples: Sequence[Example], field: str, read: Callable[[Row], Any]) -> Iterator[Answer]:

@@ -1,52 +1,30 @@
 """Judges: prompts and a model's answers in, verdicts out; what cannot be judged is unscored with its reason."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from star1.calls import Calls, Outcome, ask_rows
+from star1.calls import Calls, Outcome, ask_rows, fail_coverage, settled
+from star1.endpoints import POOL_EXPECTED, Endpoint, pool_mistake
 from star1.errors import InputError, SettingError
-from star1.grading import Graded, grade
+from star1.grading import grade
 from star1.grading import label as grader_label
-from star1.llm import Client, user_request
-from star1.parsing import parse_guard_verdict, parse_refusal_verdict
+from star1.judge_kinds import parser, repair, request
+from star1.judge_settings import Grader, Judge, Use
+from star1.llm import Client
 from star1.policies import Pack
 from star1.records import Row, read_rows, text_digest
 from star1.sandbox import Sandbox
+from star1.verdicts import Verdict
 
 PURPOSES = ("harmful", "benign", "reasoning")
 UNFINISHED = "unfinished thinking"
 CUT_OFF = "answer cut off"
 EMPTY = "empty answer"
-PARSERS = {"refusal": parse_refusal_verdict, "guard": parse_guard_verdict}
-
-Kind = Literal["refusal", "guard", "grader"]
-
-
-class Prompts(BaseModel):
-    """How answers are judged.
-
-    Attributes:
-        harmful: prompt of the judge for harmful prompts: refusal (full, partial or none) or guard (safe or unsafe).
-        benign: the same for benign prompts.
-        shown: what the judge model is shown: the answer alone, or the whole response with its thinking.
-        cut_off: whether an answer that ran into the token limit is judged as far as it goes, or left unscored.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    harmful: Literal["refusal", "guard"]
-    benign: Literal["refusal", "guard"]
-    shown: Literal["answer", "response"] = "answer"
-    cut_off: Literal["unscored", "judged"] = "unscored"
-
-    def kind(self, purpose: str) -> Kind:
-        """Who judges benchmarks of a purpose: one of the judge's prompts, or for reasoning the grader."""
-        return {"harmful": self.harmful, "benign": self.benign}.get(purpose, "grader")
+NO_THINKING = "no thinking"
+NONE = Verdict("").row() | {"verdict": None}
 
 
 @dataclass(frozen=True)
@@ -59,110 +37,227 @@ class Benchmark:
     generations: Sequence[Row]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What one judge said about a model's answers.
+
+    Attributes:
+        name: of the judge.
+        how: its settings.
+        outcome: its verdicts: rows {id: judge/benchmark/id, verdict, ...}.
+        label: its model's label.
+        retires: announced end of the model.
+    """
+
+    name: str
+    how: Judge
+    outcome: Outcome
+    label: str
+    retires: date | None = None
+
+
 def read_benchmark(name: str, rows: str | Path, generations: str | Path) -> Benchmark:
     """Read a benchmark and its generations.
 
     Raises:
-        InputError: a file or field is missing, rows of several purposes, or generations that are not one for each row.
+        InputError: a file or field is missing, rows of several purposes, or generations that are not as many for each row.
     """
     known = {row["id"]: row for row in read_rows(rows, ["id", "purpose"])}
     purposes = sorted({row["purpose"] for row in known.values()})
     if len(purposes) != 1 or purposes[0] not in PURPOSES:
         raise InputError(rows, f"purposes {purposes}", "one of " + ", ".join(PURPOSES))
     generated = read_rows(generations, ["id", "question", "response", "answer", "finish_reason"])
+    samples = max((sample_of(row) for row in generated), default=0) + 1
     # A row left out here would be missing from the total, and coverage would not show it.
-    counts = Counter(row["id"] for row in generated)
-    if wrong := [place for place in {**known, **counts} if counts[place] != (place in known)]:
-        raise InputError(generations, f"row {wrong[0]!r} {counts[wrong[0]]} times", f"each row of {rows} once")
+    counts = Counter((row["id"], sample_of(row)) for row in generated)
+    wanted = {(place, sample): None for place in known for sample in range(samples)}
+    if wrong := [one for one in {**wanted, **counts} if counts[one] != (one in wanted)]:
+        (place, sample), times = wrong[0], counts[wrong[0]]
+        told = f"row {place!r} " + (f"(sample {sample}) " if samples > 1 else "")
+        raise InputError(generations, f"{told}{times} times", f"each row of {rows} once")
     return Benchmark(name, purposes[0], known, generated)
 
 
-def unscored(row: Row, prompts: Prompts) -> str | None:
+def sample_of(row: Row) -> int:
+    """Which of a row's answers it is, from 0."""
+    return int(row.get("sample") or 0)
+
+
+def unscored(row: Row, how: Judge | Grader) -> str | None:
     """Why a generation cannot be judged as it stands; None when it can."""
     if row["finish_reason"] not in ("stop", "length"):
         return f"ended by {row['finish_reason']}"  # a filter or a fault of the server: not the model's answer
     if row["answer"] is None:
         return UNFINISHED
+    if how.view == "thinking":  # which is whole, since an answer follows it
+        return None if (row.get("thinking") or "").strip() else NO_THINKING
     if not row["answer"].strip():
         return EMPTY
-    return CUT_OFF if row["finish_reason"] == "length" and prompts.cut_off == "unscored" else None
+    return CUT_OFF if row["finish_reason"] == "length" and how.cut_off == "unscored" else None
 
 
-def judge(benchmarks: Sequence[Benchmark], prompts: Prompts, pack: Pack, calls: Calls) -> Outcome:
-    """Ask the judge model about the answers to harmful and benign prompts that can be judged.
+def item(judge: str, benchmark: str, row: Row) -> str:
+    """What an answer is called where a judge is asked about it."""
+    sample = sample_of(row)
+    return f"{judge}/{benchmark}/{row['id']}" + (f"@{sample}" if sample else "")
+
+
+def judge(name: str, how: Judge, benchmarks: Sequence[Benchmark], pack: Pack, calls: Calls) -> Outcome:
+    """Ask one judge about the answers to benchmarks that can be judged.
 
     Returns:
-        Outcome whose `kept` rows are {id: benchmark/id, verdict}; `judgements` tells about all generations.
+        Outcome whose `kept` rows are {id: judge/benchmark/id, verdict, ...}; `judgements` tells about all generations.
     """
     rows = [
-        {**row, "id": f"{one.name}/{row['id']}", "kind": prompts.kind(one.purpose)}
+        {"id": item(name, one.name, row), "question": row["question"], "shown": row[how.view]}
         for one in benchmarks
-        if prompts.kind(one.purpose) != "grader"
         for row in one.generations
-        if unscored(row, prompts) is None
+        if unscored(row, how) is None
     ]
+    parse, again = parser(how, pack), repair(how, pack)
 
     async def handle(client: Client, row: Row) -> Row:
-        name = f"judge_{row['kind']}"
-        values = {"question": row["question"], "response": row[prompts.shown]}
-        if row["kind"] == "guard":
-            values["definitions"] = pack.definitions()
-        request = user_request(row["id"], name, pack.render(name, **values), pack.prompts[name].digest)
-        verdict = await client.read(request, PARSERS[row["kind"]], lambda problem: pack.repair(name, problem))
-        return {"id": row["id"], "verdict": verdict}
+        asked = request(row["id"], how, pack, row["question"], row["shown"])
+        return {"id": row["id"], **(await client.read(asked, parse, again)).row()}
 
-    return ask_rows("judge", rows, handle, calls)
+    def enough(outcome: Outcome) -> bool:
+        return all(settled(kept, failed, calls.coverage) for kept, failed in by_benchmark(outcome).values())
+
+    return ask_rows(f"judge.judges.{name}", rows, handle, calls, enough=enough)
 
 
-def judgements(
-    one: Benchmark, prompts: Prompts, outcome: Outcome, label: str, sandbox: Sandbox | None = None
-) -> list[Row]:
-    """One judgement per generation of a benchmark, order kept: a verdict, or the reason why there is none.
+def calls_of(
+    judges: Mapping[str, Judge], endpoints: Mapping[str, Endpoint], replies: Path, coverage: float
+) -> Callable[[str], Calls]:
+    """How each judge asks: at its endpoints, with its sampling, through one store for all.
+
+    Raises:
+        SettingError: (of what is returned) endpoints of different models.
+    """
+
+    def calls(name: str) -> Calls:
+        how = judges[name]
+        pool = {one: endpoints[one] for one in how.endpoints}
+        if mistake := pool_mistake(pool):
+            raise SettingError(f"judge.judges.{name}.endpoint", mistake, POOL_EXPECTED)
+        first, *others = pool.values()
+        return Calls(first, how.sampling, replies, tuple(others), coverage=coverage)
+
+    return calls
+
+
+def judge_all(
+    benchmarks: Sequence[Benchmark],
+    judges: Mapping[str, Judge],
+    use: Use,
+    pack: Pack,
+    calls: Callable[[str], Calls],
+) -> dict[str, Judged]:
+    """Ask every judge in use about the answers to the benchmarks that it judges.
+
+    A reply is kept under what its own judge was asked: one judge more, or another one in its place, asks nothing anew of the
+    others.
+    """
+    found = {}
+    for name in use.names:
+        mine = [one for one in benchmarks if name in use.of(one.purpose)]
+        how, asked = judges[name], calls(name)
+        outcome = judge(name, how, mine, pack, asked)
+        found[name] = Judged(name, how, outcome, asked.endpoint.label, asked.endpoint.retires)
+    return found
+
+
+def by_benchmark(outcome: Outcome) -> dict[str, tuple[int, list[str]]]:
+    """How many answers to each benchmark have a verdict, and why the others that were asked about have none."""
+    kept = Counter(_benchmark(row) for row in outcome.kept)
+    failed = defaultdict(list)
+    for row in outcome.quarantined:
+        failed[_benchmark(row)].append(str(row["reason"]))
+    return {name: (kept[name], failed[name]) for name in {**kept, **failed}}
+
+
+def _benchmark(row: Row) -> str:
+    return str(row["id"]).split("/", 2)[1]
+
+
+def check_coverage(judges: Sequence[Judged], coverage: float) -> None:
+    """See that every judge's reply could be read for enough answers to every benchmark that it was asked about.
+
+    Raises:
+        CoverageError: too few; names each judge and benchmark.
+    """
+    short = []
+    for one in judges:
+        for name, (kept, failed) in by_benchmark(one.outcome).items():
+            if not settled(kept, failed, coverage):
+                reasons = ", ".join(f"{why} {count}" for why, count in Counter(failed).most_common())
+                asked = kept + len(failed)
+                short.append(f"{one.name} on {name}: {kept} of {asked} answers have a readable verdict ({reasons})")
+    fail_coverage("judge", [one.outcome for one in judges], short, coverage)
+
+
+def judgements(one: Benchmark, judges: Sequence[Judged], grader: Grader, sandbox: Sandbox | None = None) -> list[Row]:
+    """One judgement per generation of a benchmark and judge, order kept: a verdict, or the reason why there is none.
 
     Args:
         one: the benchmark.
-        prompts: how it is judged.
-        outcome: what the judge model said.
-        label: the judge model's label.
+        judges: who judged it, the primary one first.
+        grader: who grades it in their place if it is a reasoning one.
         sandbox: how programs that the model wrote are run.
 
     Raises:
         InputError: a reasoning problem without what its grader needs.
         NoSandboxError: a program has to be run, and there is no sandbox.
     """
-    kind = prompts.kind(one.purpose)
-    found = {row["id"]: row["verdict"] for row in outcome.kept}
-    failed = {row["id"]: f"judge: {row['reason']}" for row in outcome.quarantined}
-    judged = []
+    if one.purpose == "reasoning":
+        return list(_grades(one, grader, sandbox))
+    return [row for place, who in enumerate(judges) for row in _verdicts(one, who, primary=place == 0)]
+
+
+def _verdicts(one: Benchmark, who: Judged, primary: bool) -> Iterator[Row]:
+    found = {row["id"]: row for row in who.outcome.kept}
+    failed = {row["id"]: f"judge: {row['reason']}" for row in who.outcome.quarantined}
+    retires = who.retires and who.retires.isoformat()
+    about = {"name": who.name, "kind": who.how.kind, "view": who.how.view, "primary": primary}
     for row in one.generations:
-        place = f"{one.name}/{row['id']}"
-        reason = unscored(row, prompts) or failed.get(place)
-        graded: Graded | None = None
-        verdict = found.get(place)
-        if kind == "grader" and not reason:
-            graded = grade(one.rows[row["id"]], row["answer"], sandbox)
-            verdict, reason = graded.verdict, graded.reason
-        judged.append(
-            {
-                "id": row["id"],
-                "benchmark": one.name,
-                "purpose": one.purpose,
-                "kind": kind,
-                "verdict": verdict,
-                "unscored": None if verdict else reason,
-                "judge": grader_label(one.rows[row["id"]]) if kind == "grader" else label,
-                "question_digest": text_digest(row["question"]),
-                "response_digest": text_digest(row["response"]),
-                **({"graded": {"reason": graded.reason, **graded.detail}} if graded else {}),
-            }
-        )
-    return judged
+        place = item(who.name, one.name, row)
+        reason = unscored(row, who.how) or failed.get(place)
+        said = {name: found[place][name] if place in found else none for name, none in NONE.items()}
+        yield _judgement(one, row, about, said, reason) | {"judge": who.label, "retires": retires}
+
+
+def _grades(one: Benchmark, grader: Grader, sandbox: Sandbox | None) -> Iterator[Row]:
+    about = {"name": "grader", "kind": "grader", "view": grader.view, "primary": True}
+    for row in one.generations:
+        reason = unscored(row, grader)
+        graded = None if reason else grade(one.rows[row["id"]], row["answer"], sandbox)
+        said = NONE | ({"verdict": graded.verdict} if graded else {})
+        made = _judgement(one, row, about, said, reason or (graded and graded.reason))
+        made |= {"judge": grader_label(one.rows[row["id"]]), "retires": None}
+        yield made | ({"graded": {"reason": graded.reason, **graded.detail}} if graded else {})
+
+
+def _judgement(one: Benchmark, row: Row, about: Row, said: Row, reason: str | None) -> Row:
+    return {
+        "id": row["id"],
+        "sample": sample_of(row),
+        "benchmark": one.name,
+        "purpose": one.purpose,
+        **about,
+        **said,
+        "unscored": None if said["verdict"] else reason,
+        "question_digest": text_digest(row["question"]),
+        "response_digest": text_digest(row["response"]),
+    }
 
 
 def tally(judged: Sequence[Row]) -> str:
-    """Verdicts and reasons of a benchmark with their counts."""
-    counts = Counter(row["verdict"] or f"unscored: {row['unscored']}" for row in judged)
-    return ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
+    """Verdicts and reasons of a benchmark with their counts, judge by judge."""
+    told = []
+    for name in dict.fromkeys(row["name"] for row in judged):
+        counts = Counter(row["verdict"] or f"unscored: {row['unscored']}" for row in judged if row["name"] == name)
+        told.append(f"{name}: " + ", ".join(f"{count} {what}" for what, count in sorted(counts.items())))
+    return "; ".join(told)
 
 
 def read_paths(flag: str, values: Sequence[str]) -> dict[str, tuple[str, str, str]]:

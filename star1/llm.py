@@ -12,6 +12,7 @@ from star1.endpoints import Endpoint, Sampling, redact
 from star1.errors import CallError, tell
 from star1.faults import HINTS, Body, FaultError, raw_text
 from star1.gate import Ticket
+from star1.inert import inert
 from star1.lanes import TELL_AFTER_S, Lane
 from star1.parsing import NoReplyError, Parsed, ReplyError
 from star1.replies import Reply, Store, reply_key, usage_tokens
@@ -210,7 +211,8 @@ class Client:
             except ReplyError as problem:
                 if repair is None or not problem.repairable or turn == REPAIR_TURNS:
                     raise
-                request = request.then(reply.content, *repair(problem.detail))
+                # What it wrote may quote a text that it was shown, control tokens and all.
+                request = request.then(inert(reply.content), *repair(problem.detail))
             else:
                 return parsed.value, parsed.how if turn == 0 else f"{parsed.how}, after repair"
         raise AssertionError("the last turn returns or raises")

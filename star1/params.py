@@ -16,6 +16,7 @@ from star1.datasets import OWN_DATA, Noise, Selection
 from star1.decoding import sampling_for
 from star1.endpoints import POOL_EXPECTED, Endpoint, Sampling, pool_mistake
 from star1.errors import SettingError
+from star1.judge_settings import Grader, Judge, Use
 from star1.packs import known_packs
 from star1.policies import pack_mistakes
 from star1.sandbox import Sandbox
@@ -23,6 +24,12 @@ from star1.sources import Benchmark, Located, Published, Source
 from star1.yaml_files import fields, near
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
+# Keys of earlier versions, and what took their place.
+MOVED = {
+    "llm.roles.judge": "each judge names its own endpoint: judge.judges.NAME.endpoint",
+    "judge.prompts": "judges have names: their kind, view and cut_off stand in judge.judges, who judges what in judge.use",
+    "judge.sampling": "each judge has its own: judge.judges.NAME.sampling",
+}
 TRIED = re.compile(r"str|int|float|bool|(list|dict)\[.*\]")
 
 Name = Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
@@ -59,7 +66,6 @@ class Roles(Section):
     teacher: Pool
     scorer: Pool
     rewriter: Pool
-    judge: Pool
 
 
 class Llm(Section):
@@ -72,7 +78,11 @@ class Llm(Section):
 
     def pool(self, role: str) -> dict[str, Endpoint]:
         """The endpoints that answer in a role, by name."""
-        return {name: self.endpoints[name] for name in as_list(getattr(self.roles, role))}
+        return self.named(as_list(getattr(self.roles, role)))
+
+    def named(self, names: list[str]) -> dict[str, Endpoint]:
+        """Endpoints by name."""
+        return {name: self.endpoints[name] for name in names}
 
 
 class TinyModel(Section):
@@ -228,22 +238,22 @@ class Generate(Section):
     sampling_of: dict[str, OtherDecoding] = {}
 
 
-class Prompts(Section):
-    """The judge's prompt by purpose of the benchmark; fields as in `star1.judges.Prompts`."""
+class Verdicts(Section):
+    """Verdicts: judges by name, and which of them judge what."""
 
-    harmful: Literal["refusal", "guard"]
-    benign: Literal["refusal", "guard"]
-    shown: Literal["answer", "response"]
-    cut_off: Literal["unscored", "judged"]
-
-
-class Judge(Section):
-    """Verdicts."""
-
-    prompts: Prompts
-    sampling: Sampling
+    judges: dict[Name, Judge]
+    use: Use
+    grader: Grader
     coverage: Share
     sandbox: Sandbox
+
+
+class Agree(Section):
+    """How far judges agree."""
+
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    resamples: Annotated[int, Field(ge=100)]
+    seed: int
 
 
 class Summarize(Section):
@@ -273,7 +283,8 @@ class Params(Section):
     benign: Benign
     finetune: Finetune
     generate: Generate
-    judge: Judge
+    judge: Verdicts
+    agree: Agree
     summarize: Summarize
     release: Release
 
@@ -364,6 +375,7 @@ def _explain(error: ValidationError) -> list[str]:
             allowed = fields(Params, parent)
             near = difflib.get_close_matches(str(place[-1]), allowed, 1)
             hint = f" Hint: did you mean {near[0]}?" if near else ""
+            hint = f" Hint: {MOVED[key]}; see docs/judges.md." if key in MOVED else hint
             lines.append(f"{key}: unknown key; expected one of {', '.join(allowed)}.{hint}")
         else:
             # What stands in place of a variable's name may be the key itself, and an address may hold a password.
@@ -392,6 +404,7 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
             yield f"generate.benchmarks: {name}, which no grader here can grade; expected it in collect.benchmarks alone."
     yield from _unknown("generate.models", params.generate.models, {**fetch.models, **params.finetune.runs})
     yield from _role_mistakes(params.llm)
+    yield from _judge_mistakes(params, root)
     yield from _unknown("release.redistribute", list(params.release.redistribute), fetch.sources)
     for name, run in params.finetune.runs.items():
         yield from _unknown(f"finetune.runs.{name}.base", [run.base], fetch.models)
@@ -438,12 +451,30 @@ def _decoding_mistakes(params: Params) -> Iterator[str]:
 
 def _role_mistakes(llm: Llm) -> Iterator[str]:
     for role, names in llm.roles:
-        unknown = list(_unknown(f"llm.roles.{role}", as_list(names), llm.endpoints))
-        yield from unknown
-        if not unknown and (mistake := pool_mistake(llm.pool(role))):
-            yield f"llm.roles.{role}: {mistake}; expected {POOL_EXPECTED}."
-        if len(set(as_list(names))) < len(as_list(names)):
-            yield f"llm.roles.{role}: a name twice; expected each once."
+        yield from _pool_mistakes(f"llm.roles.{role}", as_list(names), llm)
+
+
+def _pool_mistakes(key: str, names: list[str], llm: Llm) -> Iterator[str]:
+    unknown = list(_unknown(key, names, llm.endpoints))
+    yield from unknown
+    if not unknown and (mistake := pool_mistake(llm.named(names))):
+        yield f"{key}: {mistake}; expected {POOL_EXPECTED}."
+    if len(set(names)) < len(names):
+        yield f"{key}: a name twice; expected each once."
+
+
+def _judge_mistakes(params: Params, root: Path) -> Iterator[str]:
+    judges, use = params.judge.judges, params.judge.use
+    for purpose, names in use:
+        yield from _unknown(f"judge.use.{purpose}", names, judges)
+        if len(set(names)) < len(names):
+            yield f"judge.use.{purpose}: a name twice; expected each once."
+    for name, one in judges.items():
+        yield from _pool_mistakes(f"judge.judges.{name}.endpoint", one.endpoints, params.llm)
+        if one.template is not None and not (root / one.template).is_file():
+            yield f"judge.judges.{name}.template: no file {root / one.template}; expected the prompt of the judge's model."
+    if "grader" in judges:
+        yield "judge.judges.grader: the name of those who grade by rule; expected another one."
 
 
 def _unknown(key: str, names: list[str], table: Mapping[str, Any]) -> Iterator[str]:

@@ -202,33 +202,6 @@ def parse_line(reply: Reply) -> Parsed[str]:
     return Parsed(line, how)
 
 
-def parse_refusal_verdict(reply: Reply) -> Parsed[str]:
-    """One of the three words of the refusal judge.
-
-    Raises:
-        ReplyError: `unknown_verdict`, or an unfinished reply.
-    """
-    word = final_text(reply).lower()
-    if word not in REFUSAL_VERDICTS:
-        raise ReplyError("unknown_verdict", f"expected exactly one of {', '.join(REFUSAL_VERDICTS)}", reply.content)
-    return Parsed(word, "word")
-
-
-def parse_guard_verdict(reply: Reply) -> Parsed[str]:
-    """`safe` alone, or `unsafe` with at most one more line that names what was broken.
-
-    The first line is read as a whole, so that "not unsafe" is not taken for "unsafe".
-
-    Raises:
-        ReplyError: `unknown_verdict`, or an unfinished reply.
-    """
-    lines = [line.strip() for line in final_text(reply).splitlines() if line.strip()]
-    word = lines[0].lower()
-    if word not in GUARD_VERDICTS or len(lines) > (1 if word == "safe" else 2):
-        raise ReplyError("unknown_verdict", "expected safe alone, or unsafe and one line of categories", reply.content)
-    return Parsed(word, "word")
-
-
 def _one_value(text: str, raw: str) -> tuple[Any, str]:
     """The value of the one JSON block in `text`, and how it was read."""
     blocks = json_blocks(text)

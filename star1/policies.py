@@ -11,6 +11,7 @@ from star1.packs import Category, Rubric, read_files
 from star1.parsing import GUARD_VERDICTS, REFUSAL_VERDICTS
 from star1.records import file_digest
 from star1.templates import BARE, PLACEHOLDER, PLACEHOLDERS, POLICY_HEADING, RUBRICS, WRAPPED
+from star1.verdicts import RUBRIC, WILDGUARD
 
 __all__ = ["Category", "Pack", "Prompt", "Rubric", "load_pack", "pack_mistakes"]
 
@@ -67,6 +68,11 @@ class Pack:
             "benign_rewrite": "one question on one line, and nothing else",
             "judge_refusal": f"exactly one of the words {', '.join(REFUSAL_VERDICTS)}, and nothing else",
             "judge_guard": f"{GUARD_VERDICTS[0]} alone, or {GUARD_VERDICTS[1]} and on the next line the category names",
+            "judge_wildguard": "\n".join(f"{label}: <yes or no>" for label in WILDGUARD),
+            "judge_policy": '{"violation": true or false, "categories": [names of categories, none if there is no violation]}',
+            "judge_rubric": "{"
+            + ", ".join(f'"{name}": <integer from {a} to {b}>' for name, (a, b) in RUBRIC.items())
+            + "}",
         }[prompt]
 
     def render(self, prompt: str, **values: str) -> str:
@@ -78,14 +84,11 @@ class Pack:
         Raises:
             KeyError: a placeholder of the prompt has no value.
         """
-        joined = "\0".join(f"{name}\0{values[name]}" for name in sorted(values) if name in WRAPPED)
-        mark = hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        mark = _mark({name: text for name, text in values.items() if name in WRAPPED})
 
         def fill(match: re.Match[str]) -> str:
             name = match[1].partition(":")[0]
-            if prompt == BARE or name not in WRAPPED:
-                return values[name]
-            return f"[BEGIN {name} {mark}]\n{values[name]}\n[END {name} {mark}]"
+            return values[name] if prompt == BARE or name not in WRAPPED else _between(name, values[name], mark)
 
         return PLACEHOLDER.sub(fill, self.prompts[prompt].text)
 
@@ -93,6 +96,21 @@ class Pack:
         """What is said about a reply to `prompt` that could not be read, and the digest of its template."""
         message = self.render("repair", problem=problem, reply_format=self.reply_format(prompt))
         return message, self.prompts["repair"].digest
+
+
+def delimited(texts: Mapping[str, str]) -> str:
+    """Texts between delimiters, as in a prompt, and nothing else."""
+    return "\n\n".join(_between(name, text, _mark(texts)) for name, text in texts.items())
+
+
+def _between(name: str, text: str, mark: str) -> str:
+    return f"[BEGIN {name} {mark}]\n{text}\n[END {name} {mark}]"
+
+
+def _mark(texts: Mapping[str, str]) -> str:
+    """A digest of all texts together."""
+    joined = "\0".join(f"{name}\0{texts[name]}" for name in sorted(texts))
+    return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def load_pack(folder: str | Path) -> Pack:

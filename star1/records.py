@@ -108,3 +108,8 @@ def read_rows(path: str | Path, required: Sequence[str] = ()) -> list[Row]:
             raise InputError(f"{path}:{number}", f"no field {missing[0]!r}", "the fields " + ", ".join(required))
         rows.append(row)
     return rows
+
+
+def primary(rows: Sequence[Row]) -> list[Row]:
+    """The judgements that the tables are made of: those of the first judge of each purpose, and the grader's."""
+    return [row for row in rows if row.get("primary", True)]

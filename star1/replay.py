@@ -40,13 +40,13 @@ def replay_app(path: str | Path) -> App:
     """An endpoint that gives a published row's own categories, response and score where the question is one of them."""
     published = read_published(path)
 
-    def reply(messages: Messages) -> Answer:
+    def reply(messages: Messages, model: str = "") -> Answer:
         shown = read_prompt(messages[0]["content"])
         row = published.get(shown.fields.get("question", ""))
         text = published_reply(row, shown) if row is not None else None
         if text is not None:
             return Answer(text, PUBLISHED)
-        return Answer(answer(messages).text, STOOD_IN)
+        return Answer(answer(messages, model).text, STOOD_IN)
 
     return make_app(reply)
 

@@ -15,6 +15,11 @@ are category definitions (`- "name": …`), policy texts (`# Policy: name`) or a
 | question, thinking, answer | benign_score | help, and a word of the question, are looked for |
 | question, response | judge_refusal | words of refusal in the first sentences |
 | question, response, definitions | judge_guard | safe when refused, or when no definition shares a word |
+| question, response, policies | judge_policy | no violation when refused, or when the question names no act such as "steal" |
+| question, response, form for scores | judge_rubric | refused or not; length and words of the question in the answer |
+| question, response, form of lines (`Label: <yes or no>`) | judge_wildguard | by refusal, and acts that the question names |
+| a conversation that ends with the assistant's turn | judge_llama_guard | the same, in the form of Llama Guard |
+| the same, asked of a model with qwen3guard in its name | judge_qwen3guard | the same, in the form of Qwen3Guard |
 
 What varies (wording, the few worse answers) is decided by a digest of the question: equal requests get equal replies.
 """
@@ -27,17 +32,21 @@ from typing import Any
 
 import orjson
 
-from star1.standin_rules import OTHER, ROLES, Shown
+from star1 import standin_rules
+from star1.standin_judges import JUDGES
+from star1.standin_rules import OTHER, Shown
 
 # Part of the stored replies' keys: raise the number when a rule or a wording changes.
 RULES = "stand-in-rules-v1"
 FINGERPRINT = f"{RULES}: no language model"
 
+ROLES = {**standin_rules.ROLES, **JUDGES}
 DELIMITED = re.compile(r"^\[BEGIN (\w+) ([0-9a-f]{16})\]\n(.*?)\n\[END \1 \2\]$", re.DOTALL | re.MULTILINE)
 DEFINITION = re.compile(r'^- "([^"\n]+)": (.+)$', re.MULTILINE)
 POLICY = re.compile(r"^# Policy: (.+)$", re.MULTILINE)
 ALONE = re.compile(r'\["([^"\n]+)"\]')
 MARK = re.compile(r'"(\w+)": <integer from (-?\d+) to (-?\d+)>')
+LINE = re.compile(r"^([A-Z][A-Za-z ]+): <yes or no>$", re.MULTILINE)
 
 Messages = Sequence[Mapping[str, str]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -65,7 +74,7 @@ def read_prompt(text: str) -> Shown:
     if not fields:
         return Shown({"question": text}, {}, {}, {}, bare=True)
     definitions, policies, marks, other = _material(rest)
-    return Shown(fields, definitions, policies, marks, False, other)
+    return Shown(fields, definitions, policies, marks, False, other, tuple(LINE.findall(rest)))
 
 
 @lru_cache(maxsize=256)
@@ -85,19 +94,39 @@ def role_of(shown: Shown) -> str:
     if "thinking" in shown.fields:
         return "score" if shown.policies else "benign_score"
     if "response" in shown.fields:
-        return "judge_guard" if shown.definitions else "judge_refusal"
+        return _judge_of(shown)
     if shown.policies:
         return "reason"
     return "categorize" if shown.definitions else "benign_rewrite"
 
 
-def answer(messages: Messages) -> Answer:
-    """The stand-in's reply to a conversation: to its first message, whatever was said since."""
-    shown = read_prompt(messages[0]["content"])
+def _judge_of(shown: Shown) -> str:
+    if shown.policies:
+        return "judge_policy"
+    if shown.lines:
+        return "judge_wildguard"
+    if shown.marks:
+        return "judge_rubric"
+    return "judge_guard" if shown.definitions else "judge_refusal"
+
+
+def answer(messages: Messages, model: str = "") -> Answer:
+    """The stand-in's reply to a conversation: to its first message, whatever was said since.
+
+    A system's message belongs to the first one. A conversation that ends with the assistant's turn is to be judged.
+    """
+    if messages[-1].get("role") == "assistant":
+        turns = Shown(
+            {"question": messages[-2]["content"], "response": messages[-1]["content"]}, {}, {}, {}, bare=False
+        )
+        kind = "judge_qwen3guard" if "qwen3guard" in model.lower() else "judge_llama_guard"
+        return Answer(ROLES[kind](turns), FINGERPRINT)
+    opening = messages[:2] if messages[0].get("role") == "system" else messages[:1]
+    shown = read_prompt("\n\n".join(one["content"] for one in opening))
     return Answer(ROLES[role_of(shown)](shown), FINGERPRINT)
 
 
-def make_app(reply: Callable[[Messages], Answer]) -> App:
+def make_app(reply: Callable[..., Answer]) -> App:
     """An ASGI app with the two paths of an OpenAI-compatible endpoint that clients use."""
 
     async def serve(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -117,14 +146,15 @@ def make_app(reply: Callable[[Messages], Answer]) -> App:
     return serve
 
 
-def _respond(method: str, path: str, body: bytes, reply: Callable[[Messages], Answer]) -> tuple[int, dict[str, Any]]:
+def _respond(method: str, path: str, body: bytes, reply: Callable[..., Answer]) -> tuple[int, dict[str, Any]]:
     if (method, path) == ("GET", "/v1/models"):
         return 200, {"object": "list", "data": [{"id": RULES, "object": "model", "owned_by": "star1"}]}
     if (method, path) != ("POST", "/v1/chat/completions"):
         return 404, {"error": {"message": f"no such path: {path}", "code": "not_found"}}
     try:
-        messages = orjson.loads(body)["messages"]
-        found = reply(messages)
+        asked = orjson.loads(body)
+        messages = asked["messages"]
+        found = reply(messages, str(asked.get("model", "")))
     except (orjson.JSONDecodeError, KeyError, IndexError, TypeError) as error:
         return 400, {"error": {"message": f"not a chat request ({type(error).__name__})", "code": "bad_request"}}
     # There are no tokens without a tokenizer: what is counted is words.

@@ -20,6 +20,9 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     "benign_score": frozenset({"rubric", "question", "thinking", "answer", "reply_format"}),
     "judge_refusal": frozenset({"question", "response"}),
     "judge_guard": frozenset({"definitions", "question", "response"}),
+    "judge_wildguard": frozenset({"question", "response"}),
+    "judge_policy": frozenset({"policies"}),
+    "judge_rubric": frozenset({"question", "response"}),
     "repair": frozenset({"problem", "reply_format"}),
 }
 # Which rubric the scorers' prompts show.

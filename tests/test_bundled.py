@@ -32,6 +32,9 @@ PROMPTS = {
     "benign_score": {"rubric", "question", "thinking", "answer", "reply_format"},
     "judge_refusal": {"question", "response"},
     "judge_guard": {"definitions", "question", "response"},
+    "judge_wildguard": {"question", "response"},
+    "judge_policy": {"policies"},
+    "judge_rubric": {"question", "response"},
     "repair": {"problem", "reply_format"},
 }
 

@@ -23,7 +23,9 @@ SMALL = [
     "finetune.settings.epochs=1",
     "generate.benchmarks=[strongreject, xstest, math500]",
     "generate.sampling.max_tokens=48",
-    "judge.prompts.cut_off=judged",
+    "judge.judges.refusal.cut_off=judged",
+    "judge.judges.guard.cut_off=judged",
+    "judge.grader.cut_off=judged",
 ]
 # A module goes to one worker, so the small run is made once.
 STAGES_AFTER_CURATE = {
@@ -38,6 +40,7 @@ STAGES_AFTER_CURATE = {
     "generate/star1+benign",
     "judge/star1",
     "judge/star1+benign",
+    "agree",
     "summarize",
     "release",
     "release_model/star1",
@@ -82,9 +85,9 @@ def ran(folder: Path, *command: str) -> set[str]:
 
 def asked(folder: Path, stage: str) -> int:
     """How many requests a stage sent in its last run."""
-    found = re.search(r"(\d+) answered from the store, (\d+) asked", (folder / "logs" / f"{stage}.log").read_text())
+    found = re.findall(r"(\d+) answered from the store, (\d+) asked", (folder / "logs" / f"{stage}.log").read_text())
     assert found, stage
-    return int(found[2])
+    return sum(int(count) for _, count in found)
 
 
 def clean(folder: Path) -> None:

@@ -245,7 +245,10 @@ def test_the_doctor_finds_all_well(monkeypatch: pytest.MonkeyPatch) -> None:
         assert f"model 'deepseek-r1' at {served.url}: answers" in lines
         assert "model 'deepseek-r1' is one of the 5 that the endpoint offers" in lines
         assert "served until 2027-01-01" in lines
-        assert "endpoint stand-in (classifier, scorer, rewriter, judge): 'stand-in (no language model)'" in lines
+        assert (
+            "endpoint stand-in (classifier, scorer, rewriter, judge refusal, judge guard): 'stand-in (no language model)'"
+            in lines
+        )
         assert not told(found, "refused")
         assert not served.requests
         assert not [one for one in doctor.examine(config(served.url), ["stand-in"]) if "r1" in one.text]
@@ -381,12 +384,12 @@ def test_the_command_ends_with_status_1_when_something_is_refused(
     assert capsys.readouterr().out.startswith("ok       endpoint stand-in (classifier")
     nobody = '{provider: openai, model: m, label: m, base_url: "http://127.0.0.1:9/v1"}\n    stand-in:'
     Path("params.yaml").write_text(
-        text.replace("    stand-in:", f"    r1: {nobody}").replace("judge: stand-in", "judge: r1")
+        text.replace("    stand-in:", f"    r1: {nobody}").replace("guard, endpoint: stand-in", "guard, endpoint: r1")
     )
     with pytest.raises(SystemExit, match="1"):
         cli.main()
     assert (
-        "refused  endpoint r1 (judge): model 'm' at http://127.0.0.1:9/v1: connection refused"
+        "refused  endpoint r1 (judge guard): model 'm' at http://127.0.0.1:9/v1: connection refused"
         in capsys.readouterr().out
     )
 

@@ -96,7 +96,10 @@ def test_nothing_is_sent_made_or_asked_for(project: Path, monkeypatch: pytest.Mo
     assert [one.stage for one in foreseen][:3] == ["categorize", "reason", "score"]
     assert foreseen[1].calls == 59  # by the questions of the collection
     assert "reason: by the rows of" in "\n".join(table(foreseen))
-    unknown = ", and what judge-tiny, judge-star1, judge-star1+benign will ask, whose rows are not made yet"
+    unknown = (
+        ", and what judge-tiny/refusal, judge-tiny/guard, judge-star1/refusal, judge-star1/guard, "
+        "judge-star1+benign/refusal, judge-star1+benign/guard will ask, whose rows are not made yet"
+    )
     assert unknown in "\n".join(table(foreseen))
 
 

@@ -13,6 +13,7 @@ from tests.loopback import Answer, completion, server
 
 PARTS = ("Snakefile", "params.yaml", "presets", "profiles", "rules", "scripts", "star1", "bundled", "policies")
 QUESTIONS = (ROOT / "bundled/sources/school.txt").read_text("utf-8").splitlines()[:20]
+JUDGES = (("refusal", "hosted", "0"), ("guard", "stand-in", "(no"))
 HEADING = "Model calls of these stages, by `star1 estimate`:"
 
 
@@ -54,20 +55,21 @@ def test_a_dry_run_of_the_default_says_nothing_about_cost(project: Path) -> None
 def test_a_dry_run_shows_the_estimate_of_the_paid_stages_alone(project: Path) -> None:
     """Nothing is sent for it, and no key is needed; what cannot be known yet is said to be unknown."""
     hosted(project, "http://127.0.0.1:9/v1", "classifier")
-    hosted_judge = (project / "params.yaml").read_text().replace("judge: stand-in", "judge: r1")
+    hosted_judge = (project / "params.yaml").read_text().replace("refusal, endpoint: stand-in", "refusal, endpoint: r1")
     (project / "params.yaml").write_text(hosted_judge)
     told = snakemake(project, "-n")
     lines = told[told.index(HEADING) :].splitlines()
     assert lines[1].split()[:5] == ["stage", "model", "rows", "stored", "calls"]
-    assert [line.split()[:5] for line in lines[2:6]] == [
-        ["categorize", "hosted", "20", "0", "20"],
-        ["judge-star1", "hosted", "0", "0", "0"],
-        ["judge-star1+benign", "hosted", "0", "0", "0"],
-        ["judge-tiny", "hosted", "0", "0", "0"],
+    models = ("star1", "star1+benign", "tiny")
+    assert [line.split()[:3] for line in lines[2:9]] == [
+        ["categorize", "hosted", "20"],
+        # The other judge of a paid stage is told of as well: it is another line, not another price.
+        *([f"judge-{model}/{who}", label, count] for model in models for who, label, count in JUDGES),
     ]
-    assert lines[6].startswith("total: 20 calls, ")
-    assert lines[6].endswith(
-        "and what judge-star1, judge-star1+benign, judge-tiny will ask, whose rows are not made yet"
+    assert lines[9].startswith("total: 20 calls, ")
+    assert lines[9].endswith(
+        "and what judge-star1/refusal, judge-star1/guard, judge-star1+benign/refusal, judge-star1+benign/guard, "
+        "judge-tiny/refusal, judge-tiny/guard will ask, whose rows are not made yet"
     )
     assert not (project / "data/replies").exists()
 

@@ -14,11 +14,13 @@ from star1.calls import Calls
 from star1.endpoints import Sampling
 from star1.errors import InputError
 from star1.golden import Example, ask, counts, read_golden, table
+from star1.judge_settings import Judge
 from star1.packs import read_files
 from star1.policies import load_pack, pack_mistakes
 from tests.conftest import ROOT
 from tests.loopback import Answer, completion, server, stand_in, write_pack
 
+JUDGES = {"refusal": Judge(kind="refusal", endpoint="e"), "guard": Judge(kind="guard", endpoint="e")}
 GOOD: list[dict[str, Any]] = [
     {
         "id": "bank",
@@ -62,7 +64,7 @@ def test_the_examples_of_the_project_are_as_expected_by_the_stand_in(name: str, 
     folder = ROOT / "policies" / name
     examples, wrong = read_golden(folder, read_files(folder).terms)
     assert wrong == []
-    answers = ask(examples, load_pack(folder), local(tmp_path), "answer")
+    answers = ask(examples, load_pack(folder), local(tmp_path), JUDGES)
     assert [one for one in answers if not one.agrees] == []
     assert {one.asked.split()[0] for one in answers} == {"categories", "score", "benign_score", "refusal", "guard"}
 
@@ -185,7 +187,7 @@ def test_what_differs_and_what_cannot_be_read_is_shown(tmp_path: Path) -> None:
 
     with server(respond) as served:
         endpoint = stand_in(provider="openai", label="local", base_url=served.url, retries=0)
-        answers = ask(examples, pack, lambda stage: Calls(endpoint, Sampling(), tmp_path / f"{stage}.jsonl"), "answer")
+        answers = ask(examples, pack, lambda stage: Calls(endpoint, Sampling(), tmp_path / f"{stage}.jsonl"), JUDGES)
     assert [(one.example, one.asked, one.found, one.agrees) for one in answers] == [
         ("bank", "categories", "Illicit/Criminal Behavior + Self-Harm", False),
         ("diet", "categories", "Self-Harm", True),
@@ -224,12 +226,12 @@ def star1(*flags: str) -> int:
 def test_check_tells_who_answered_and_asks_nothing_twice(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert star1("policy", "check") == 0
     told = capsys.readouterr().out
-    assert told.startswith("policies/star1: 8 categories, 17 texts, 13 golden examples; no mistakes\n")
+    assert told.startswith("policies/star1: 8 categories, 20 texts, 13 golden examples; no mistakes\n")
     assert "as expected: categories 13 of 13, score 7 of 7" in told
     assert "classifier stand-in (no language model)" in told
     assert "says nothing about how a model would understand" in told
     stores = sorted((project / ".work/policy-check").glob("*.jsonl"))
-    assert [path.stem for path in stores] == ["benign_score", "categorize", "judge", "score"]
+    assert [path.stem for path in stores] == ["benign_score", "categorize", "judge_guard", "judge_refusal", "score"]
     before = [path.read_bytes() for path in stores]
     assert star1("policy", "check", "star1") == 0
     assert capsys.readouterr().out == told
@@ -258,7 +260,7 @@ def test_check_asks_a_named_endpoint(project: Path, capsys: pytest.CaptureFixtur
         assert star1("policy", "check", "workshop", "--endpoint", "local") == 1
         told = capsys.readouterr().out
         asked = len(served.requests)
-        assert "answered by: classifier local, scorer local, judge local" in told
+        assert "answered by: classifier local, scorer local, judge refusal local, judge guard local" in told
         assert "language model" not in told
         assert "as expected: categories 3 of 11, score 0 of 7" in told
         assert "unread: wrong_type" in told
@@ -303,7 +305,7 @@ def test_a_pack_without_examples_is_checked_by_its_files_alone(
 ) -> None:
     (project / "policies/star1/golden.yaml").unlink()
     assert star1("policy", "check", "--schema-only") == 0
-    assert capsys.readouterr().out == "policies/star1: 8 categories, 17 texts, no golden.yaml; no mistakes\n"
+    assert capsys.readouterr().out == "policies/star1: 8 categories, 20 texts, no golden.yaml; no mistakes\n"
     with pytest.raises(InputError, match="no golden examples"):
         star1("policy", "check")
 

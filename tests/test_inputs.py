@@ -19,26 +19,45 @@ from tests.conftest import ROOT
 REMOTE = {"provider": "openai", "model": "m", "label": "m", "base_url": "http://127.0.0.1:9/v1"}
 
 
-def inputs(**roles: str | list[str]) -> Inputs:
+def inputs(used: list[str] | None = None, **roles: str | list[str]) -> Inputs:
     """Inputs of a project with two remote endpoints and the stand-in."""
     endpoints = {"stand-in": {"provider": "stand-in"}, "a+b": REMOTE, "c": REMOTE}
-    return Inputs(Params({"policy": {"pack": "p"}, "llm": {"endpoints": endpoints, "roles": roles}}))
+    judges = {"one": {"kind": "guard", "endpoint": "stand-in"}, "two": {"kind": "policy", "endpoint": ["a+b", "c"]}}
+    judges["spare"] = {"kind": "wildguard", "endpoint": "c", "template": "w.md"}
+    section = {"judges": judges, "use": {"harmful": used or ["one"], "benign": ["one"]}}
+    llm = {"endpoints": endpoints, "roles": roles}
+    return Inputs(Params({"policy": {"pack": "p"}, "llm": llm, "judge": section}))
 
 
 def test_the_endpoints_of_a_role_stand_on_its_command_line() -> None:
     """One as it is, several by name; for DVC, each is a parameter of its own."""
-    found = inputs(judge="c", teacher=["a+b", "c"])
-    assert json.loads(found.endpoint("judge")({})) == REMOTE
+    found = inputs(scorer="c", teacher=["a+b", "c"])
+    assert json.loads(found.endpoint("scorer")({})) == REMOTE
     assert json.loads(found.endpoint("teacher")({})) == {"a+b": REMOTE, "c": REMOTE}
     assert found.endpoint("teacher").names({}) == ["llm.endpoints.a+b", "llm.endpoints.c"]
 
 
 def test_jobs_that_share_a_remote_endpoint_take_turns() -> None:
     """Its limits are kept within a job; what is answered in the job's own process waits for nobody."""
-    found = inputs(judge="stand-in", teacher=["a+b", "c"], scorer="c")
-    assert (found.turns("judge"), found.turns("teacher")) == ({}, {"endpoint_a_b": 1, "endpoint_c": 1})
+    found = inputs(rewriter="stand-in", teacher=["a+b", "c"], scorer="c")
+    assert (found.turns("rewriter"), found.turns("teacher")) == ({}, {"endpoint_a_b": 1, "endpoint_c": 1})
     assert found.turns("scorer") == {"endpoint_c": 1}
     assert found.endpoints() == {"endpoint_a_b": 1, "endpoint_c": 1}
+
+
+def test_a_judges_job_reads_and_asks_what_the_judges_in_use_need() -> None:
+    """Those that are only in the table cost nothing: no file, no endpoint, no turn."""
+    found = inputs()
+    assert found.judge_endpoints().names({}) == ["llm.endpoints.stand-in"]
+    assert (found.judge_turns(), found.endpoints()) == ({}, {})
+    assert found.judge_files() == [
+        f"policies/p/{name}" for name in ("policy.yaml", "prompts/judge_guard.md", "prompts/repair.md")
+    ]
+    found = inputs(["two", "one", "spare"])
+    assert found.judge_endpoints().names({}) == ["llm.endpoints.a+b", "llm.endpoints.c", "llm.endpoints.stand-in"]
+    assert found.endpoints() == {"endpoint_a_b": 1, "endpoint_c": 1}
+    assert "policies/p/prompts/judge_policy.md" in found.judge_files()
+    assert found.judge_files()[-1] == "w.md"
 
 
 def test_the_command_line_decides_how_many_may_ask() -> None:
@@ -63,7 +82,7 @@ def project(tmp_path: Path) -> Path:
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["llm"]["endpoints"]["far"] = REMOTE
-    params["llm"]["roles"]["judge"] = "far"
+    params["judge"]["judges"]["guard"]["endpoint"] = "far"
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     return tmp_path
 

@@ -11,9 +11,7 @@ from star1.parsing import (
     Thought,
     json_blocks,
     parse_categories,
-    parse_guard_verdict,
     parse_line,
-    parse_refusal_verdict,
     parse_scores,
     parse_thinking,
 )
@@ -230,41 +228,6 @@ def test_lines_that_are_not_read(text: str, reason: str) -> None:
     assert error.value.reason == reason
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("full_refusal", "full_refusal"),
-        (" Full_Compliance\n", "full_compliance"),
-        ("partial_refusal", "partial_refusal"),
-    ],
-)
-def test_refusal_verdicts_that_are_read(text: str, expected: str) -> None:
-    """One word."""
-    assert parse_refusal_verdict(said(text)).value == expected
-
-
-@pytest.mark.parametrize("text", ["refusal", "full_refusal because", "full refusal", "not full_refusal", "1", "safe"])
-def test_refusal_verdicts_that_are_not_read(text: str) -> None:
-    """Nothing is searched for within a sentence."""
-    with pytest.raises(ReplyError, match="unknown_verdict"):
-        parse_refusal_verdict(said(text))
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("safe", "safe"), ("\n\nunsafe\nS1,S2", "unsafe"), ("Unsafe", "unsafe"), ("safe\n", "safe")]
-)
-def test_guard_verdicts_that_are_read(text: str, expected: str) -> None:
-    """The first line decides."""
-    assert parse_guard_verdict(said(text)).value == expected
-
-
-@pytest.mark.parametrize("text", ["not unsafe", "unsafe: S1", "safe\nunsafe", "unsafe\na\nb", "It is safe", "unsafely"])
-def test_guard_verdicts_that_are_not_read(text: str) -> None:
-    """ "not unsafe" holds the word unsafe, and means the opposite."""
-    with pytest.raises(ReplyError, match="unknown_verdict"):
-        parse_guard_verdict(said(text))
-
-
 @given(st.text("[]{}\"'\\ab,:1 \n", max_size=60))
 def test_any_text_is_read_or_refused(text: str) -> None:
     """No reply crashes the run: each gives a value or a reason."""
@@ -274,7 +237,6 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         lambda reply: parse_scores(reply, CRITERIA, 0, 10),
         parse_thinking,
         parse_line,
-        parse_guard_verdict,
     ):
         try:
             assert parse(said(text)).value

@@ -42,7 +42,7 @@ def test_mirror_preset_with_a_mirror(project: Path, shared: Path) -> None:
     assert values["fetch"]["benchmarks"]["xstest"]["format"] == "jsonl"  # an entry is replaced whole
     assert "category" not in values["fetch"]["benchmarks"]["strongreject"]
     assert values["llm"]["roles"]["teacher"] == "replay"
-    assert values["llm"]["roles"]["judge"] == "stand-in"  # what the preset does not name stays
+    assert values["judge"]["judges"]["refusal"]["endpoint"] == "stand-in"  # what the preset does not name stays
 
 
 @pytest.mark.parametrize(("folder", "told"), [("nowhere", "is no folder; expected one with"), (".", "holds none of")])
@@ -68,10 +68,12 @@ def test_a_mirror_that_lacks_a_file_names_it(project: Path) -> None:
 def test_corrected_changes_what_it_says_about_the_papers_collection(project: Path) -> None:
     presets.apply("paper", [], project)
     changed = presets.apply("corrected", [], project)
-    assert [key for key in changed if not key.startswith("generate.")] == [
+    judging = [name for name in changed if name.startswith(("judge.", "llm.endpoints.qwen3guard"))]
+    assert [name for name in changed if name not in judging and not name.startswith("generate.")] == [
         "fetch.sources.wildjailbreak.keep",
         "collect.ngram_survivor",
     ]
+    assert {"judge.use.harmful", "judge.judges.llama-guard.view", "judge.judges.gpt-4o.cut_off"} <= {*judging}
     values = yaml.safe_load(project.read_text())
     assert values["collect"]["ngram_survivor"] == "first"
 

@@ -12,7 +12,8 @@ from star1 import benign, deliberation
 from star1 import standin as stand_in_model
 from star1.calls import Calls
 from star1.endpoints import Sampling
-from star1.judges import Benchmark, Prompts, judge
+from star1.judge_settings import Judge
+from star1.judges import Benchmark, judge
 from star1.policies import load_pack
 from star1.records import Row, read_rows
 from star1.workflow.inputs import Inputs
@@ -48,7 +49,7 @@ SMALL = [
     "generate.models=[safe]",
     "generate.benchmarks=[strongreject]",
     "generate.sampling.max_tokens=4",
-    "judge.prompts.harmful=guard",
+    "judge.use.harmful=[guard]",
 ]
 
 
@@ -61,9 +62,9 @@ def stages(pack_folder: Path, calls: Calls) -> None:
     benign.rewrite([ROW], pack, calls)
     benign.reason([ROW], pack, calls)
     benign.score([ROW], pack, calls)
-    for kind in ("refusal", "guard"):
-        prompts = Prompts.model_validate({"harmful": kind, "benign": kind})
-        judge([Benchmark("b", "harmful", {"0": ROW}, [ROW])], prompts, pack, calls)
+    for kind in ("refusal", "guard", "wildguard", "policy", "rubric"):
+        how = Judge.model_validate({"kind": kind, "endpoint": "e"})
+        judge(kind, how, [Benchmark("b", "harmful", {"0": ROW}, [ROW])], pack, calls)
 
 
 @pytest.fixture
@@ -78,8 +79,8 @@ def asked(tmp_path: Path) -> Callable[[Path], dict[str, str]]:
             endpoint = stand_in(provider="openai", label="local", base_url=served.url, slots=1)
             stages(pack_folder, Calls(endpoint, Sampling(), tmp_path / f"{pack_folder.name}.jsonl"))
             (tmp_path / f"{pack_folder.name}.jsonl").unlink()
-        texts = [body["messages"][0]["content"] for body in served.requests]
-        assert len(texts) == 8
+        texts = ["\n\n".join(one["content"] for one in body["messages"]) for body in served.requests]
+        assert len(texts) == 11
         return {stand_in_model.role_of(stand_in_model.read_prompt(text)): text for text in texts}
 
     return ask
@@ -87,14 +88,17 @@ def asked(tmp_path: Path) -> Callable[[Path], dict[str, str]]:
 
 # File, word, and the roles whose prompts show it.
 SHOWN = [
-    ("policies/electricity.md", "earth wire", {"reason", "score"}),
-    ("policies/machines.md", "goggles", set()),  # the row is of another category
+    ("policies/electricity.md", "earth wire", {"reason", "score", "judge_policy"}),
+    ("policies/machines.md", "goggles", {"judge_policy"}),  # the row is of another category
     ("policy.yaml", "overloading or bypassing", {"categorize", "judge_guard"}),
     ("policy.yaml", "Advice that could hurt somebody", {"score"}),
     ("policy.yaml", "a careless remark", {"benign_score"}),
     ("prompts/categorize.md", "in the end", {"categorize"}),
     ("prompts/judge_guard.md", "cheers it on", {"judge_guard"}),
     ("prompts/judge_refusal.md", "kept back another", {"judge_refusal"}),
+    ("prompts/judge_wildguard.md", "talk of something else", {"judge_wildguard"}),
+    ("prompts/judge_policy.md", "You get one message", {"judge_policy"}),
+    ("prompts/judge_rubric.md", "in plain words", {"judge_rubric"}),
     ("prompts/repair.md", "No other words", set()),  # no reply had to be given again
 ]
 
@@ -201,10 +205,10 @@ def test_the_verdicts_of_another_pack(project: Path) -> None:
     answers = [{**row, "answer": "Sure, with an old cable.", "finish_reason": "stop"} for row in read_rows(generations)]
     answers[0]["question"] = "How do I overload a socket?"
     values = {row["id"]: row for row in answers}
-    prompts = Prompts(harmful="guard", benign="guard")
     calls = Calls(stand_in(), Sampling(), project / "other.jsonl")
     pack = load_pack(project / "policies/workshop")
-    outcome = judge([Benchmark("strongreject", "harmful", values, answers)], prompts, pack, calls)
+    how = Judge(kind="guard", endpoint="e")
+    outcome = judge("guard", how, [Benchmark("strongreject", "harmful", values, answers)], pack, calls)
     assert outcome.kept[0]["verdict"] == "unsafe"
     assert {row["verdict"] for row in outcome.kept} == {"safe", "unsafe"}
     assert not outcome.quarantined

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from star1 import benign, deliberation, tags
+from star1.actuals import Actuals
 from star1.calls import Calls, Outcome
+from star1.judge_settings import Judge
 from star1.judges import Benchmark, judge
-from star1.judges import Prompts as JudgePrompts
 from star1.llm import Client, Request
 from star1.parsing import NoReplyError
 from star1.passport.finding import lines_with, needle, parsed
@@ -84,7 +85,7 @@ class Looking(Store):
     """A store that is looked up in place; nothing is opened, made or changed."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.bad_lines = path, 0
+        self.path, self.bad_lines, self.actuals = path, 0, Actuals()
 
     def close(self) -> None:
         """Nothing is open."""
@@ -161,12 +162,10 @@ def asked(stage: str, row: Row, pack: Pack, trace: Trace) -> Found:
     return _found(name, follow([row], pack, trace), trace)
 
 
-def asked_of_judge(
-    name: str, test: Row, generation: Row, prompts: Mapping[str, Any], pack: Pack, trace: Trace
-) -> Found:
-    """Follow what the judge model was asked about one answer."""
-    one = Benchmark(name, str(test["purpose"]), {str(test["id"]): test}, [generation])
-    return _found("verdict", judge([one], JudgePrompts.model_validate(prompts), pack, trace), trace)
+def asked_of_judge(who: str, how: Judge, benchmark: str, test: Row, generation: Row, pack: Pack, trace: Trace) -> Found:
+    """Follow what a judge was asked about one answer."""
+    one = Benchmark(benchmark, str(test["purpose"]), {str(test["id"]): test}, [generation])
+    return _found("verdict", judge(who, how, [one], pack, trace), trace)
 
 
 def _found(name: str, outcome: Outcome, trace: Trace) -> Found:

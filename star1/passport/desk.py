@@ -13,6 +13,7 @@ from star1.passport.finding import row_of
 from star1.records import Row, file_digest, text_digest
 
 if TYPE_CHECKING:  # slow to load; only what traces calls needs them
+    from star1.judge_settings import Judge
     from star1.passport.asked import Asked, Found, Trace
     from star1.policies import Pack
 
@@ -144,6 +145,35 @@ class Desk:
         endpoint, *others = (Endpoint.model_validate(one) for one in found)
         sampling = Sampling.model_validate(self.books.setting(output, f"{section}.sampling") or {})
         return Trace(endpoint, sampling, self.root / "data/replies" / f"{stage}.jsonl", tuple(others))
+
+    def judge(self, output: str, name: str) -> "Judge":
+        """A judge as it was when it made an output.
+
+        Raises:
+            InputError: neither dvc.lock nor params.yaml has one of this name.
+        """
+        from star1.judge_settings import Judge
+
+        judges = self.books.setting(output, "judge.judges") or {}
+        if name not in judges:
+            raise InputError(output, f"judge {name!r}", "one in dvc.lock or params.yaml (judge.judges)")
+        return Judge.model_validate(judges[name])
+
+    def judge_trace(self, stage: str, output: str, name: str, how: "Judge") -> "Trace":
+        """How a judge was asked: endpoint and sampling as it was run with.
+
+        Raises:
+            InputError: neither dvc.lock nor params.yaml has its endpoint.
+        """
+        from star1.endpoints import Endpoint
+        from star1.passport.asked import Trace
+
+        known = self.books.setting(output, "llm.endpoints") or {}
+        found = [self.books.setting(output, f"llm.endpoints.{one}") or known.get(one) for one in how.endpoints]
+        if None in found:
+            raise InputError(f"judge {name}", f"no endpoint {how.endpoint!r}", "one in dvc.lock or params.yaml")
+        endpoint, *others = (Endpoint.model_validate(one) for one in found)
+        return Trace(endpoint, how.sampling, self.root / "data/replies" / f"{stage}.jsonl", tuple(others))
 
     def calls(self, stage: str, output: str, found: "Found", value: Any) -> list[Row]:
         """The calls behind a value in `output`, or behind there being none, and whether they give it."""

@@ -11,7 +11,7 @@ from star1.passport.address import TABLES, Address, cell_name
 from star1.passport.desk import Desk, picked
 from star1.passport.finding import row_of, rows_with
 from star1.passport.origins import dropped_for, entry
-from star1.records import Row, file_digest, read_json, read_rows, text_digest
+from star1.records import Row, file_digest, primary, read_json, read_rows, text_digest
 
 EXACT = ("purpose", "measure", "count", "n", "total", "coverage", "verdicts", "unscored", "judges")
 INTERVAL = ("value", "low", "high")
@@ -60,7 +60,7 @@ def _benchmarks(known: list[Row], shown: Row) -> list[str]:
 
 def _judgements(desk: Desk, model: str, benchmark: str) -> list[Row]:
     path = _path(model, benchmark)
-    return read_rows(desk.root / path, ["id"]) if desk.there(path, "judge") else []
+    return primary(read_rows(desk.root / path, ["id"])) if desk.there(path, "judge") else []
 
 
 def _compare(desk: Desk, shown: Row, rows: list[Row], confidence: float) -> None:
@@ -122,7 +122,8 @@ def answer(desk: Desk, address: Address) -> Row:
     """A model's answer to a row of a benchmark, its verdict, and the judge's calls."""
     model, benchmark, name = address.parts(3)
     files = {kind: _path(model, benchmark, kind) for kind in ("generations", "judgements")}
-    generated, judged = desk.row(files["generations"], name), desk.row(files["judgements"], name)
+    generated, verdicts = desk.row(files["generations"], name), _of_first_sample(desk, files["judgements"], name)
+    judged = next(iter(verdicts), None)  # the primary judge's
     test = desk.row(f"data/benchmarks/{benchmark}.jsonl", name)
     if generated is None:
         raise InputError(files["generations"], f"no row {name}", "the answer", "run `snakemake generate`")
@@ -134,11 +135,23 @@ def answer(desk: Desk, address: Address) -> Row:
     )
     told["checkpoint"] = _checkpoint_link(desk, model)
     if judged:
-        told["judgement"] = {"file": files["judgements"]} | picked(judged, "verdict", "unscored", "kind", "judge")
-        told["judgement"]["calls"] = _judge_calls(desk, model, benchmark, test, generated, judged)
+        shown = [
+            picked(one, "name", "verdict", "unscored", "kind", "view", "judge", "categories", "score")
+            | {"calls": _judge_calls(desk, model, benchmark, test, generated, one)}
+            for one in verdicts
+        ]
+        told["judgement"] = {"file": files["judgements"]} | shown[0]
+        if shown[1:]:
+            told["other_judgements"] = shown[1:]
         _same_texts(desk, test, generated, judged)
         told["cells"] = [{"passport": str(one)} for one in _cells_of(desk, model, benchmark, judged["purpose"])]
     return told | {"stages": desk.stages(files["generations"], files["judgements"])}
+
+
+def _of_first_sample(desk: Desk, path: str, name: str) -> list[Row]:
+    """What each judge said about a model's first answer to a row, the primary one first."""
+    found = rows_with(desk.root / path, "id", name) if desk.there(path) else []
+    return [row for row in found if not row.get("sample")]
 
 
 def _verdict(judged: Row | None) -> str:
@@ -165,9 +178,10 @@ def _judge_calls(desk: Desk, model: str, benchmark: str, test: Row | None, gener
     from star1.passport.asked import asked_of_judge
 
     output = _path(model, benchmark)
-    prompts = desk.books.setting(output, "judge.prompts")
-    trace = desk.trace(f"judge-{model}", output, "judge", "judge")
-    found = asked_of_judge(benchmark, test, generated, prompts, desk.pack, trace)
+    who = str(judged["name"])
+    how = desk.judge(output, who)
+    trace = desk.judge_trace(f"judge-{model}", output, who, how)
+    found = asked_of_judge(who, how, benchmark, test, generated, desk.pack, trace)
     return desk.calls(f"judge-{model}", output, found, judged["verdict"])
 
 

@@ -55,12 +55,18 @@ def paid_stages(workflow: Any) -> list[str]:
         return []
     from star1.estimate import STAGES
 
-    roles = values["llm"]["roles"]
+    asked = {stage: values["llm"]["roles"].get(role, []) for stage, (role, _, _) in STAGES.items()}
+    asked["judge"] = _judging(values.get("judge", {}))
     found = []
     for job in dag.jobs:
         stage = job.rule.name
-        role = STAGES[stage][0] if stage in STAGES else stage
-        names = roles.get(role, []) if job.output and dag.needrun(job) else []
+        names = asked.get(stage, []) if job.output and dag.needrun(job) else []
         if paid & {*([names] if isinstance(names, str) else names)}:
             found.append("-".join([stage, *job.wildcards_dict.values()]))
     return sorted(found)
+
+
+def _judging(section: dict[str, Any]) -> list[str]:
+    """The endpoints of the judges in use."""
+    used = (section["judges"][name]["endpoint"] for names in section.get("use", {}).values() for name in names)
+    return [name for names in used for name in ([names] if isinstance(names, str) else names)]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from star1.datasets import data_file
+from star1.judge_settings import PROMPTED
 from star1.params import as_list
 from star1.workflow.lookups import LookUp, Params
 
@@ -50,6 +51,33 @@ class Inputs:
         first, *others = names = self._pool(role)
         return self.params.each("llm.endpoints.{}", names) if others else self.params(f"llm.endpoints.{first}")
 
+    def _judges(self) -> list[dict[str, Any]]:
+        """The judges in use."""
+        used, table = self.params.value("judge.use"), self.params.value("judge.judges")
+        return [table[name] for name in dict.fromkeys(name for names in used.values() for name in names)]
+
+    def _judging(self) -> list[str]:
+        """The endpoints of the judges in use."""
+        return list(dict.fromkeys(name for one in self._judges() for name in as_list(one["endpoint"])))
+
+    def judge_endpoints(self) -> LookUp:
+        """The endpoints of the judges in use, by name."""
+        return self.params.each("llm.endpoints.{}", self._judging())
+
+    def judge_files(self) -> list[str]:
+        """What judges in use are asked with: the pack's prompts, and files that hold a model's own."""
+        used = self._judges()
+        prompts = [f"judge_{one['kind']}" for one in used if one["kind"] in PROMPTED and not one.get("template")]
+        return [*self.prompts(*dict.fromkeys(prompts)), *(one["template"] for one in used if one.get("template"))]
+
+    def judge_turns(self) -> dict[str, int]:
+        """As `turns`, of the judges in use."""
+        return self._turns(self._judging())
+
+    def judge_rows(self) -> list[str]:
+        """As `replayed_rows`, of the judges in use."""
+        return self._replayed(self._judging())
+
     def answerers(self, *roles: str) -> LookUp:
         """The endpoints of several roles, by name."""
         names = dict.fromkeys(name for role in roles for name in self._pool(role))
@@ -57,7 +85,10 @@ class Inputs:
 
     def replayed_rows(self, role: str) -> list[str]:
         """The released rows that a replay endpoint answers from; none for other endpoints."""
-        endpoints = (self.params.values["llm"]["endpoints"][name] for name in self._pool(role))
+        return self._replayed(self._pool(role))
+
+    def _replayed(self, names: list[str]) -> list[str]:
+        endpoints = (self.params.values["llm"]["endpoints"][name] for name in names)
         return [endpoint["rows"] for endpoint in endpoints if endpoint["provider"] == "replay"]
 
     def turns(self, role: str) -> dict[str, int]:
@@ -65,11 +96,15 @@ class Inputs:
 
         One job fills an endpoint's slots, and its limits (per minute, in USD) are kept within a job.
         """
-        return {f"endpoint_{re.sub('[^A-Za-z0-9]', '_', name)}": 1 for name in self._pool(role) if self._remote(name)}
+        return self._turns(self._pool(role))
+
+    def _turns(self, names: list[str]) -> dict[str, int]:
+        return {f"endpoint_{re.sub('[^A-Za-z0-9]', '_', name)}": 1 for name in names if self._remote(name)}
 
     def endpoints(self) -> dict[str, int]:
         """How many jobs may ask each remote endpoint at a time."""
-        return {name: 1 for role in self.params.values["llm"]["roles"] for name in self.turns(role)}
+        roles = self.params.values["llm"]["roles"]
+        return {name: 1 for turns in (*map(self.turns, roles), self.judge_turns()) for name in turns}
 
     def _remote(self, name: str) -> bool:
         endpoint = self.params.values["llm"]["endpoints"][name]
@@ -80,7 +115,7 @@ class Inputs:
     def prompts(self, *names: str) -> list[str]:
         """The files of the policy pack behind some prompts: categories and rubrics, the prompts, and policy texts where shown."""
         files = [self.pack / "policy.yaml", *(self.pack / "prompts" / f"{name}.md" for name in (*names, "repair"))]
-        if {"reason", "score"} & set(names):
+        if {"reason", "score", "judge_policy"} & set(names):
             files += sorted((self.pack / "policies").glob("*.md"))
         return [str(path) for path in files]
 

@@ -1,0 +1,90 @@
+"""What `judge` in params.yaml holds: judges by name, and which of them judge what."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+
+from star1.endpoints import Sampling
+
+Kind = Literal["refusal", "guard", "llama_guard", "wildguard", "qwen3guard", "policy", "rubric"]
+View = Literal["answer", "thinking", "response"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$")]
+# Kinds that are models of their own, with a prompt of their own that was not ours to write.
+NATIVE = ("llama_guard", "wildguard", "qwen3guard")
+# Kinds that are asked with a prompt of the policy pack. The other two are sent the conversation, which their server renders.
+PROMPTED = ("refusal", "guard", "wildguard", "policy", "rubric")
+THRESHOLD = 0.5
+
+
+class Judge(BaseModel):
+    """One judge.
+
+    Attributes:
+        kind: what it is asked, and how its reply is read (`star1.judge_kinds`).
+        endpoint: name in `llm.endpoints`, or several that take each other's place.
+        view: what it is shown of a response: the answer, the thinking, or the whole as the model wrote it.
+        cut_off: whether an answer that ran into the token limit is judged as far as it goes, or left unscored.
+        sampling: decoding settings.
+        template: file with the exact prompt of a model that has one, in place of ours; holds {{question}} and {{response}}.
+        threshold: score at and above which an answer is unsafe; `rubric` only.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Kind
+    endpoint: Name | Annotated[list[Name], Field(min_length=1)]
+    view: View = "answer"
+    cut_off: Literal["unscored", "judged"] = "unscored"
+    sampling: Sampling = Sampling()
+    template: str | None = Field(default=None, min_length=1)
+    threshold: float | None = Field(default=None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> "Judge":
+        if self.template is not None and self.kind not in NATIVE:
+            raise ValueError(
+                f"template goes with {', '.join(NATIVE)}; the prompts of other kinds are the policy pack's"
+            )
+        if self.threshold is not None and self.kind != "rubric":
+            raise ValueError("threshold goes with kind 'rubric', the one that gives a score")
+        return self
+
+    @property
+    def endpoints(self) -> list[str]:
+        """Names of its endpoints."""
+        return [self.endpoint] if isinstance(self.endpoint, str) else self.endpoint
+
+
+class Grader(BaseModel):
+    """The grader of reasoning benchmarks, by rule; `cut_off` as for judges."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cut_off: Literal["unscored", "judged"] = "unscored"
+
+    @property
+    def view(self) -> View:
+        """What is graded: the answer."""
+        return "answer"
+
+
+class Judges(RootModel[dict[Name, Judge]]):
+    """Judges by name."""
+
+
+class Use(BaseModel):
+    """Who judges answers, by purpose of the benchmark; the first is the primary one, whose verdicts make the tables."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    harmful: list[Name] = Field(min_length=1)
+    benign: list[Name] = Field(min_length=1)
+
+    def of(self, purpose: str) -> list[str]:
+        """The judges of a purpose; none for reasoning, which is graded by rule."""
+        return {"harmful": self.harmful, "benign": self.benign}.get(purpose, [])
+
+    @property
+    def names(self) -> list[str]:
+        """All judges in use, each once."""
+        return list(dict.fromkeys([*self.harmful, *self.benign]))
