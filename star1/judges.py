@@ -232,7 +232,7 @@ def _grades(one: Benchmark, grader: Grader, sandbox: Sandbox | None) -> Iterator
         reason = unscored(row, grader)
         graded = None if reason else grade(one.rows[row["id"]], row["answer"], sandbox)
         said = NONE | ({"verdict": graded.verdict} if graded else {})
-        made = _judgement(one, row, about, said, reason or (graded and graded.reason))
+        made = _judgement(one, row, about, said, reason or (graded.reason if graded else None))
         made |= {"judge": grader_label(one.rows[row["id"]]), "retires": None}
         yield made | ({"graded": {"reason": graded.reason, **graded.detail}} if graded else {})
 
