@@ -77,4 +77,6 @@ def told(stage: str) -> Iterator[None]:
         if world() == 1 or not (isinstance(error, distributed.DistError) or GONE.search(str(error))):
             raise
         found = f"process {rank() + 1} of {world()} lost another one"
-        raise PeerError(stage, found, "all to go on to the last update", "what ended that one stands in its line") from None
+        raise PeerError(
+            stage, found, "all to go on to the last update", "what ended that one stands in its line"
+        ) from None

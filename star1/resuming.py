@@ -228,7 +228,9 @@ def signals(stage: str) -> Iterator[list[int]]:
 
     def note(number: int, _frame: Any) -> None:
         heard.append(number)
-        peers.tell_once(f"{stage}: {signal.Signals(number).name}: finishes the update and saves; a second signal ends it at once")
+        peers.tell_once(
+            f"{stage}: {signal.Signals(number).name}: finishes the update and saves; a second signal ends it at once"
+        )
         give_back()
 
     def give_back() -> None:

@@ -49,7 +49,9 @@ def accelerator_for(sharding: str, offload: str, gradient_norm: float) -> Any:
     if deepspeed != (found == "DEEPSPEED") or accelerator.num_processes != peers.world():
         # It has passed over a plugin without a word before, where it took a machine for another kind.
         told = f"{found}, {accelerator.num_processes} processes of {peers.world()}"
-        raise SettingError(f"finetune.settings.sharding: {sharding}", f"accelerate started as {told}", "what was asked for")
+        raise SettingError(
+            f"finetune.settings.sharding: {sharding}", f"accelerate started as {told}", "what was asked for"
+        )
     return accelerator
 
 

@@ -9,13 +9,20 @@ from typing import Any
 
 import torch
 
-from star1 import launching, peers, resuming, sft, training
+from star1 import launching, packing, peers, resuming, sft, training
 from star1.records import write_json
 from tests.micro import fresh_accelerate, small_settings
 
 WAYS = ("none", "fsdp", "zero2", "zero3")
 # Packs of a few samples each, so that an update has three and one process a pack that weighs nothing.
-CHANGES: dict[str, Any] = {"batch_size": 6, "pack_tokens": 160, "gather_every": 1, "processes": 2, "gradient_norm": 0.25, "epochs": 6}
+CHANGES: dict[str, Any] = {
+    "batch_size": 6,
+    "pack_tokens": 160,
+    "gather_every": 1,
+    "processes": 2,
+    "gradient_norm": 0.25,
+    "epochs": 6,
+}
 
 
 class Stopping(resuming.States):
@@ -33,7 +40,7 @@ class Stopping(resuming.States):
 def tune(place: Path, folder: Path, way: str, states: type[resuming.States] = resuming.States, **changes: Any) -> Any:
     """Fine-tune in `folder`; every process."""
     fresh_accelerate()
-    sft.States = states  # type: ignore[misc]
+    vars(sft)["States"] = states
     settings = small_settings(**{**CHANGES, "sharding": way, **changes})
     return sft.finetune(place / "micro", [str(place / "rows.jsonl")], settings, folder / "run", folder / "states")
 
@@ -51,7 +58,9 @@ def harm(folder: Path) -> str:
     """Flip a bit in the last part of the newest state; gives the file's name."""
     newest = max(folder.glob("states/*/update-*"))
     # Of DeepSpeed's its weights and moments, and not the scripts that it puts beside them.
-    file = max(path for path in newest.rglob("*") if path.suffix in (".pt", ".safetensors") and "random" not in path.name)
+    file = max(
+        path for path in newest.rglob("*") if path.suffix in (".pt", ".safetensors") and "random" not in path.name
+    )
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
@@ -80,10 +89,7 @@ def starve(*_: Any) -> Any:
     """As if the second process had no memory left."""
     if peers.rank() == 1:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-    return original(*_)
-
-
-original = training.collate
+    return packing.collate(*_)
 
 
 def main() -> None:
@@ -93,7 +99,7 @@ def main() -> None:
     if what == "ways":
         ways(place, root)
     elif what == "starved":
-        training.collate = starve
+        vars(training)["collate"] = starve
         tune(place, root, sys.argv[4])
 
 
