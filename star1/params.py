@@ -19,6 +19,7 @@ from star1.errors import SettingError
 from star1.judge_settings import Grader, Judge, Use
 from star1.packs import known_packs
 from star1.policies import pack_mistakes
+from star1.recipe import spread_mistake
 from star1.sandbox import Sandbox
 from star1.sources import Benchmark, Located, Published, Source
 from star1.yaml_files import fields, near
@@ -194,6 +195,9 @@ class Training(Section):
     diverged_factor: Annotated[float, Field(ge=0)]
     diverged_updates: Count
     checkpoint_minutes: Annotated[float, Field(ge=0)]
+    processes: Count
+    sharding: Literal["none", "zero2", "zero3", "fsdp"]
+    offload: Literal["none", "optimizer", "all"]
 
 
 class Finetune(Section):
@@ -406,6 +410,8 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
     yield from _role_mistakes(params.llm)
     yield from _judge_mistakes(params, root)
     yield from _unknown("release.redistribute", list(params.release.redistribute), fetch.sources)
+    if mistake := spread_mistake(params.finetune.settings):
+        yield "finetune.settings.{}: {}; expected {}.".format(*mistake)
     for name, run in params.finetune.runs.items():
         yield from _unknown(f"finetune.runs.{name}.base", [run.base], fetch.models)
         yield from _unknown(f"finetune.runs.{name}.data", run.data, data)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from star1 import chat, checkpoints
+from star1 import chat, checkpoints, peers
 from star1.errors import InputError
 from star1.losses import loss_sum
 from star1.packing import PACKED, pack, packed_attention, shares, use_packed_attention
@@ -89,13 +89,12 @@ def finetune(
     if states is not None:
         kept = States(states, key_of(deciding(digest, facts, settings, versions)), settings.checkpoint_minutes)
         kept.preflight(model, stage)
-    (accelerator, trained), history = train(model, updates, settings, stage, kept)
-    if accelerator.is_main_process:
+    trained, history = train(model, updates, settings, stage, kept, (settings.sharding, settings.offload))
+    if peers.main():
         with room_told(staging, "start it again"):
             checkpoints.empty(staging)
             checkpoints.carry_over(base, staging)
-    accelerator.wait_for_everyone()
-    save(accelerator, trained, staging)
+    save(trained, staging)
     record = {
         "base": {"kind": manifest["kind"], "manifest_sha256": digest},
         "data": facts,
@@ -106,7 +105,7 @@ def finetune(
         "loss": {"first": round(history[0]["loss"], 4), "last": round(history[-1]["loss"], 4)},
         "versions": versions,
     }
-    return {"main": accelerator.is_main_process, "record": record, "history": history}
+    return {"main": peers.main(), "record": record, "history": history}
 
 
 def deciding(base: str, data: Sequence[dict[str, Any]], settings: Settings, versions: dict[str, str]) -> dict[str, Any]:

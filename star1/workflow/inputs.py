@@ -132,6 +132,16 @@ class Inputs:
         """The base model of a run."""
         return self.checkpoint(str(self.params.value(f"finetune.runs.{wildcards.run}.base")))
 
+    def processes(self, wildcards: Any) -> int:
+        """How many processes a run's job starts; no shape of the DAG, and told to the job with its settings."""
+        return int(self.params.values["finetune"]["settings"]["processes"])
+
+    def gpus(self, wildcards: Any, threads: int) -> int:
+        """GPUs of a run's job: one a process, and none for a tiny base model."""
+        values = self.params.values
+        base = values["finetune"]["runs"][wildcards.run]["base"]
+        return 0 if values["fetch"]["models"][base]["kind"] == "tiny" else threads
+
     def training_data(self, wildcards: Any) -> list[str]:
         """The data sets of a run."""
         names = self.params.value(f"finetune.runs.{wildcards.run}.data")
