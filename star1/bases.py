@@ -11,8 +11,9 @@ from star1 import checkpoints
 from star1.errors import CallError, InputError, SettingError
 from star1.records import write_text
 
-# Weights in safetensors, and everything small that transformers reads; never pickled weights or code.
+# Weights in safetensors, and everything small that transformers reads; never pickled weights, nor code unless it is trusted.
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt", "LICENSE*")
+CODE = ("*.py",)
 NEEDED = ("config.json", "*.safetensors", "tokenizer*")
 
 
@@ -36,7 +37,10 @@ def obtain(entry: dict[str, Any], mirror: str | None, staging: Path) -> dict[str
     if kind == "tiny":
         return _tiny(entry, staging)
     if kind == "hub":
-        record = _hub(entry["repository"], entry["revision"], staging)
+        trusted = entry.get("remote_code") == checkpoints.TRUSTED
+        record = _hub(entry["repository"], entry["revision"], staging, PATTERNS + (CODE if trusted else ()))
+        record |= {"remote_code": checkpoints.TRUSTED} if trusted else {}
+        record |= {"licence": entry["licence"]} if entry.get("licence") else {}
     elif kind == "mirror":
         record = _mirror(entry["path"], mirror, staging)
     else:
@@ -55,7 +59,7 @@ def _tiny(values: dict[str, Any], staging: Path) -> dict[str, Any]:
     return tiny.make(sft.settings_from(values, tiny.Settings), staging)
 
 
-def _hub(repository: str, revision: str, staging: Path) -> dict[str, Any]:
+def _hub(repository: str, revision: str, staging: Path, patterns: tuple[str, ...]) -> dict[str, Any]:
     """Download a snapshot; files of it that an interrupted run left in `staging` are not downloaded again."""
     import httpx
     from huggingface_hub import HfApi, snapshot_download
@@ -65,7 +69,7 @@ def _hub(repository: str, revision: str, staging: Path) -> dict[str, Any]:
     try:
         commit = HfApi().model_info(repository, revision=revision).sha
         _keep_only(f"{repository} @ {commit}", staging)
-        snapshot_download(repository, revision=commit, local_dir=staging, allow_patterns=list(PATTERNS))
+        snapshot_download(repository, revision=commit, local_dir=staging, allow_patterns=list(patterns))
     except HFValidationError as error:
         raise SettingError(where, str(error), "a repository name") from None
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx.HTTPError, HfHubHTTPError, OSError) as error:

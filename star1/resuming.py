@@ -25,7 +25,7 @@ from star1.records import Row, file_digest, read_json, write_json
 STATE, WEIGHTS, OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
 KEPT = 2
 # Modules that decide what training gives; a test holds them against what star1.sft imports.
-CODE = ("chat", "checkpoints", "losses", "packing", "recipe", "rendering", "sft", "training")
+CODE = ("adapters", "chat", "checkpoints", "losses", "packing", "recipe", "rendering", "sft", "training")
 BYTES_PER_WEIGHT = 12  # float32 weights and the two moments of AdamW
 
 
@@ -67,7 +67,8 @@ class States:
             TrainingError: they do not.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        needed = sum(one.numel() for one in model.parameters()) * (KEPT * BYTES_PER_WEIGHT + 2)
+        trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
+        needed = trained * KEPT * BYTES_PER_WEIGHT + sum(one.numel() for one in model.parameters()) * 2
         there = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
         free = shutil.disk_usage(self.folder).free + there
         if free < needed:
@@ -124,8 +125,11 @@ def _size(count: float) -> str:
 
 
 def _tensors(model: Any) -> dict[str, torch.Tensor]:
-    """All weights by name; of weights that are tied, one."""
-    found = {id(tensor): (name, tensor) for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
+    """All weights by name, of weights that are tied one; where some are frozen, those that are trained."""
+    whole = model.state_dict(keep_vars=True)
+    if not all(one.requires_grad for one in model.parameters()):
+        whole = {name: tensor for name, tensor in whole.items() if tensor.requires_grad}
+    found = {id(tensor): (name, tensor) for name, tensor in reversed(whole.items())}
     return {name: tensor.detach() for name, tensor in sorted(found.values())}
 
 
