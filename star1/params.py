@@ -459,7 +459,7 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
             yield f"finetune.runs.{name}: a name that a base model has, or `base`; expected one of its own."
         for model in runs.models_of(name, table[name]):
             if model != name and (model in fetch.models or model in table):
-                yield f"finetune.runs.{name}.seeds: makes a model {model}, and something else is called that; expected another name."
+                yield f"finetune.runs.{name}.seeds: make a model {model}, which something else is called; expected another name."
     for name in sorted(set(fetch.published) & set(OWN_DATA)):
         yield f"fetch.published.{name}: a name that the pipeline's own data has; expected another one."
     for name in sorted(set(selections) & {*OWN_DATA, *fetch.published}):

@@ -14,11 +14,10 @@ Table = Mapping[str, Entry]
 SEEDS = ("seed", "seeds")
 
 
-def models_of(name: str, entry: Entry) -> dict[str, int]:
-    """The models of a run and the seed of each, in the order of its seeds."""
-    if entry.get("seeds") is None:
-        return {name: entry["seed"]}
-    return {f"{name}-seed{seed}": seed for seed in entry["seeds"]}
+def models_of(name: str, entry: Entry) -> list[str]:
+    """The models of a run, in the order of its seeds."""
+    seeds = entry.get("seeds")
+    return [name] if seeds is None else [f"{name}-seed{seed}" for seed in seeds]
 
 
 def by_model(table: Table) -> dict[str, str]:
@@ -36,7 +35,7 @@ def seeds_of(table: Table, models: Sequence[str] | None = None) -> dict[str, lis
 
     This is what puts the seeds of a run together again in a table: rates of these models are repetitions of one run.
     """
-    found = {name: list(models_of(name, entry)) for name, entry in table.items() if entry.get("seeds") is not None}
+    found = {name: models_of(name, entry) for name, entry in table.items() if entry.get("seeds") is not None}
     if models is not None:
         found = {name: [model for model in own if model in models] for name, own in found.items()}
     return {name: own for name, own in found.items() if own}
@@ -45,9 +44,11 @@ def seeds_of(table: Table, models: Sequence[str] | None = None) -> dict[str, lis
 def entry_of(model: str, table: Table) -> dict[str, Any]:
     """The entry of a model's run as this model reads it: with its one seed, and the run's name where it has several."""
     name = by_model(table)[model]
-    entry = {key: value for key, value in table[name].items() if key not in SEEDS}
-    run = {} if model == name else {"run": name}
-    return {**entry, "seed": models_of(name, table[name])[model], **run}
+    entry = table[name]
+    own = {key: value for key, value in entry.items() if key not in SEEDS}
+    if entry.get("seeds") is None:
+        return {**own, "seed": entry["seed"]}
+    return {**own, "seed": entry["seeds"][models_of(name, entry).index(model)], "run": name}
 
 
 def paths_of(model: str, table: Table) -> list[str]:

@@ -77,10 +77,11 @@ def test_paper_names_its_other_selections(project: Path) -> None:
     sizes = {name: one["size"] for name, one in values["selections"].items() if one["kind"] == "balanced"}
     assert {sizes[f"star1-{size}"] for size in (100, 250, 500, 1000, 2000)} == {100, 250, 500, 1000, 2000}
     assert {"random", "medium", "per_category"} <= set(values["selections"])
-    presets.apply(None, ["curate.selections.medium=null", "finetune.runs.star1.data=[random-500, benign]"], project)
-    assert "medium" not in yaml.safe_load(project.read_text())["curate"]["selections"]
+    changes = ["curate.selections.per_category=null", "finetune.runs.R1-Qwen-7B+star1.data=[random-500, benign]"]
+    presets.apply(None, changes, project)
+    assert "per_category" not in yaml.safe_load(project.read_text())["curate"]["selections"]
     with pytest.raises(params.ParamsError, match=r"'randm-500', which nothing is called.* did you mean random-500"):
-        presets.apply(None, ["finetune.runs.star1.data=[randm-500]"], project)
+        presets.apply(None, ["finetune.runs.R1-Qwen-7B+star1.data=[randm-500]"], project)
 
 
 def test_unknown_preset_and_broken_assignment(project: Path) -> None:

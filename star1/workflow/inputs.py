@@ -131,7 +131,10 @@ class Inputs:
         names, table = self.params.values["generate"]["models"], self._runs
         paths = [f"finetune.runs.{name}.seeds" for name in names if name in table and table[name].get("seeds")]
         return Derived(
-            self.params.values, "generate.models", lambda _: ["generate.models", *paths], lambda _: runs.expand(names, table)
+            self.params.values,
+            "generate.models",
+            lambda _: ["generate.models", *paths],
+            lambda _: runs.expand(names, table),
         )
 
     def base(self, wildcards: Any) -> str:
