@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from star1 import checkpoints
+from star1 import checkpoints, prefetched
 from star1.errors import CallError, InputError, SettingError
 from star1.records import write_text
 
@@ -38,7 +38,7 @@ def obtain(entry: dict[str, Any], mirror: str | None, staging: Path) -> dict[str
         return _tiny(entry, staging)
     if kind == "hub":
         trusted = entry.get("remote_code") == checkpoints.TRUSTED
-        record = _hub(entry["repository"], entry["revision"], staging, PATTERNS + (CODE if trusted else ()))
+        record = _hub(entry["repository"], entry["revision"], staging, trusted)
         record |= {"remote_code": checkpoints.TRUSTED} if trusted else {}
         record |= {"licence": entry["licence"]} if entry.get("licence") else {}
     elif kind == "mirror":
@@ -59,22 +59,39 @@ def _tiny(values: dict[str, Any], staging: Path) -> dict[str, Any]:
     return tiny.make(sft.settings_from(values, tiny.Settings), staging)
 
 
-def _hub(repository: str, revision: str, staging: Path, patterns: tuple[str, ...]) -> dict[str, Any]:
-    """Download a snapshot; files of it that an interrupted run left in `staging` are not downloaded again."""
+def _hub(repository: str, revision: str, staging: Path, code: bool) -> dict[str, Any]:
+    """A snapshot: prefetched, or downloaded; files that an interrupted run left in `staging` are not downloaded again."""
+    key = prefetched.model_key(repository, revision, code)
+    if prefetched.has(key):
+        checkpoints.empty(staging)
+        if record := prefetched.find_model(key, staging):
+            return record
+    return download(repository, revision, staging, code)
+
+
+def download(repository: str, revision: str, staging: Path, code: bool = False) -> dict[str, Any]:
+    """Download a snapshot of a model from the hub, with `code` its Python files, too.
+
+    Raises:
+        CallError: the hub cannot be reached, or refuses it.
+        SettingError: no name of a repository.
+    """
     import httpx
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     where = f"hub model {repository} @ {revision}"
+    patterns = [*PATTERNS, *(CODE if code else ())]
     try:
         commit = HfApi().model_info(repository, revision=revision).sha
         _keep_only(f"{repository} @ {commit}", staging)
-        snapshot_download(repository, revision=commit, local_dir=staging, allow_patterns=list(patterns))
+        snapshot_download(repository, revision=commit, local_dir=staging, allow_patterns=patterns)
     except HFValidationError as error:
         raise SettingError(where, str(error), "a repository name") from None
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx.HTTPError, HfHubHTTPError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         hint = "check name, access (HF_TOKEN) and connection, or use kind mirror with a local folder"
+        hint = prefetched.HINT if prefetched.offline() else hint
         raise CallError(where, reason, "a reachable repository", hint) from None
     shutil.rmtree(staging / ".cache", ignore_errors=True)
     return {"repository": repository, "revision": revision, "commit": commit}
