@@ -100,3 +100,11 @@ def test_value_deep_inside_an_entry(project: Path) -> None:
 def test_null_takes_an_entry_out(project: Path) -> None:
     presets.apply(None, ["finetune.runs.star1+benign=null", "generate.models=[tiny, star1]"], project)
     assert list(yaml.safe_load(project.read_text())["finetune"]["runs"]) == ["star1"]
+
+
+@pytest.mark.parametrize(("text", "written"), [("0.00001", "0.00001"), ("1.0e-7", "0.0000001"), ("3.0", "3.0")])
+def test_small_numbers_are_written_out(project: Path, text: str, written: str) -> None:
+    """Python's 1e-05 is a number for one engine and a text for the other: the published learning rate was refused."""
+    presets.apply(None, [f"finetune.settings.learning_rate={text}"], project)
+    assert f"learning_rate: {written}\n" in project.read_text()
+    assert params.load(project, project.parent)["finetune"]["settings"]["learning_rate"] == float(text)
