@@ -4,6 +4,7 @@
 # in:  models/base/{base}/, data/star1.jsonl and whatever else the run names
 # out: models/{run}/                          a checkpoint; its manifest.json lists the files
 #      results/metrics/finetune-{run}.json    loss, rate and tokens of each update
+# With `processes` above 1 or a `sharding`, the script starts itself that often (star1/launching.py, docs/training.md).
 
 
 rule finetune:
@@ -19,9 +20,11 @@ rule finetune:
         "logs/finetune/{run}.log",
     container:
         IMAGES["finetune"]
-    threads: 1
+    # Processes that the script starts: a thread and, unless the base model is a tiny one, a GPU each.
+    threads: inputs.processes
     resources:
-        mem_mb=4000,
+        mem_mb=lambda wildcards, threads: 4000 * threads,
+        gpu=inputs.gpus,
         runtime=1440,
     params:
         run=inputs.run(),

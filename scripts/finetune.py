@@ -1,11 +1,11 @@
 """Fine-tune a base model on rows of question and response: `models/{run}/`, with its manifest last."""
 
 import argparse
+import sys
 
 import orjson
 
-from star1 import checkpoints, runs, threads
-from star1.errors import run
+from star1 import checkpoints, launching, recipe, runs, threads
 
 
 def main() -> None:
@@ -23,11 +23,13 @@ def main() -> None:
     parser.add_argument("--metrics", required=True, help="loss of each update")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     args = parser.parse_args()
-    clock = threads.use(args.threads)
+    settings = recipe.settings_from(runs.settings_of(args.settings, args.choices))
+    clock = threads.use(launching.threads_each(args.threads, settings.processes))
+    if launching.needed(settings.processes, settings.sharding):
+        return launching.launch(f"finetune {args.run}", settings.processes, "scripts.finetune", sys.argv[1:])
     from star1 import adapters, sft  # torch reads the number of threads when it is loaded
 
     staging, states = checkpoints.staging("finetune", args.run), checkpoints.staging("finetune-states", args.run)
-    settings = sft.settings_from(runs.settings_of(args.settings, args.choices))
     adapter = adapters.settings_from(runs.adapter_of(args.lora, args.choices))
     made = sft.finetune(checkpoints.folder_of(args.base), args.data, settings, staging, states, adapter)
     sft.publish(made, staging, args.output, args.metrics, states)
@@ -36,4 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    launching.run(main)

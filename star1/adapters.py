@@ -6,6 +6,7 @@ Source: Hu et al. 2021, arXiv 2106.09685; for weights of four bits, Dettmers et 
 
 import dataclasses
 import importlib.util
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,11 +64,14 @@ def settings_from(values: Mapping[str, Any] | None) -> Settings | None:
 
 
 def preflight(adapter: Settings, training: Training, stage: str) -> None:
-    """See that a tier can be trained on this machine, before anything is read.
+    """See that a tier can be trained as it is to be, and on this machine, before anything is read.
 
     Raises:
         SettingError: it cannot.
     """
+    if training.sharding != "none":
+        found = f"sharding {training.sharding}"
+        raise SettingError(f"{stage}: tier {adapter.tier}", found, "none: adapters leave little to spread")
     if adapter.tier != "qlora":
         return
     where, instead = f"{stage}: tier qlora", "set tier: lora, which needs neither"
@@ -118,7 +122,6 @@ def _plain(base: str | Path, precision: str) -> Any:
 
 def _quantised(base: str | Path) -> Any:
     """The base in four bits on this process's GPU. Source: the documentation of transformers and peft; never run here."""
-    from accelerate import PartialState
     from peft import prepare_model_for_kbit_training
     from transformers import BitsAndBytesConfig
 
@@ -128,7 +131,7 @@ def _quantised(base: str | Path) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-    place = {"": PartialState().local_process_index}
+    place = {"": int(os.environ.get("LOCAL_RANK", "0"))}
     model = checkpoints.load_model(base, torch.bfloat16, quantization_config=four, device_map=place)
     # The training loop turns gradient checkpointing on, where it is wanted.
     return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

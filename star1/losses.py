@@ -65,21 +65,50 @@ def _add_gradients(
         made[2] += slope.sum(0)
 
 
+class Summing:
+    """What a linear layer with the output matrix becomes, so that the loss is made while the layer is called.
+
+    Where weights are spread over processes, whatever wraps a layer puts its weight together when it is called, and then
+    alone.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    def forward(self, hidden: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits; with `targets` [n], the summed loss of hidden states [n, h]."""
+        if targets is None:
+            return functional.linear(hidden, self.weight, self.bias)
+        found: torch.Tensor = ChunkedCrossEntropy.apply(hidden, self.weight, self.bias, targets)  # type: ignore[no-untyped-call]
+        return found
+
+
+class SummingLinear(Summing, torch.nn.Linear):
+    """A linear layer that gives losses too."""
+
+
 class Scored(torch.nn.Module):
     """A causal language model whose forward pass gives the summed loss of a pack.
 
     It is this module that is handed to accelerate, so that whatever wraps it sees hidden states and output matrix used in
     one forward pass.
+
+    Args:
+        causal: the model; its output layer learns to give losses.
+        precision: "bf16" takes products in bfloat16 (autocast), "float32" does not.
     """
 
-    def __init__(self, causal: Any) -> None:
+    def __init__(self, causal: Any, precision: str = "float32") -> None:
         super().__init__()
-        self.causal = causal
+        self.causal, self.narrow = causal, precision == "bf16"
         self.chunked = is_plain(causal)
+        if self.chunked:
+            causal.get_output_embeddings().__class__ = SummingLinear  # weight, name and ties stay as they are
 
     def forward(self, batch: dict[str, Any]) -> torch.Tensor:
         """Loss [nats] of what `packing.collate` made."""
-        return pack_loss(self.causal, batch, self.chunked)
+        with torch.autocast(batch["ids"].device.type, torch.bfloat16, enabled=self.narrow):
+            return pack_loss(self.causal, batch, self.chunked)
 
 
 def pack_loss(causal: Any, batch: dict[str, Any], chunked: bool) -> torch.Tensor:
@@ -94,7 +123,11 @@ def pack_loss(causal: Any, batch: dict[str, Any], chunked: bool) -> torch.Tensor
         return functional.cross_entropy(logits, batch["targets"], reduction="sum")
     hidden = causal.base_model(**given).last_hidden_state[0, batch["at"]]
     head = causal.get_output_embeddings()
-    loss: torch.Tensor = ChunkedCrossEntropy.apply(hidden, head.weight, head.bias, batch["targets"])  # type: ignore[no-untyped-call]
+    loss: torch.Tensor
+    if isinstance(head, Summing):
+        loss = head(hidden, batch["targets"])
+    else:
+        loss = ChunkedCrossEntropy.apply(hidden, head.weight, head.bias, batch["targets"])  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -104,7 +137,7 @@ def is_plain(causal: Any) -> bool:
     It is tried on a few tokens, since there are as many names for such settings as architectures.
     """
     head = causal.get_output_embeddings()
-    if not isinstance(head, torch.nn.Linear) or head.weight.is_meta or causal.base_model is causal:
+    if type(head) not in (torch.nn.Linear, SummingLinear) or head.weight.is_meta or causal.base_model is causal:
         return False
     ids = torch.arange(min(8, head.weight.shape[0]), device=head.weight.device)[None]
     training = causal.training

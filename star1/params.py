@@ -18,6 +18,7 @@ from star1.endpoints import POOL_EXPECTED, Endpoint, Sampling, pool_mistake
 from star1.errors import SettingError
 from star1.packs import known_packs
 from star1.policies import pack_mistakes
+from star1.recipe import spread_mistake
 from star1.sources import COMMIT, Benchmark, Located, Published, Source
 from star1.yaml_files import fields, near
 
@@ -194,6 +195,9 @@ class Training(Section):
     diverged_factor: Annotated[float, Field(ge=0)]
     diverged_updates: Count
     checkpoint_minutes: Annotated[float, Field(ge=0)]
+    processes: Count
+    sharding: Literal["none", "zero2", "zero3", "fsdp"]
+    offload: Literal["none", "optimizer", "all"]
 
 
 class Lora(Section):
@@ -452,7 +456,10 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
     yield from _unknown("generate.models", params.generate.models, models)
     yield from _role_mistakes(params.llm)
     yield from _unknown("release.redistribute", list(params.release.redistribute), fetch.sources)
+    if mistake := spread_mistake(params.finetune.settings):
+        yield "finetune.settings.{}: {}; expected {}.".format(*mistake)
     for name, run in params.finetune.runs.items():
+        yield from _spread_mistakes(params.finetune, name)
         yield from _unknown(f"finetune.runs.{name}.base", [run.base], fetch.models)
         yield from _unknown(f"finetune.runs.{name}.data", run.data, data)
         if name == "base" or name in fetch.models:
@@ -477,6 +484,19 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
         names = runs.expand(getattr(getattr(params, section), field), table if field == "models" else {})
         if len(set(names)) < len(names):
             yield f"{key}: a name twice; expected each once."
+
+
+def _spread_mistakes(finetune: Finetune, name: str) -> Iterator[str]:
+    """What the settings of a run, together with the shared ones, do not go with."""
+    run = finetune.runs[name]
+    own = run.settings.model_dump(exclude_unset=True) if run.settings else {}
+    settings = finetune.settings.model_copy(update=own)
+    if own and (mistake := spread_mistake(settings)) and mistake != spread_mistake(finetune.settings):
+        yield f"finetune.runs.{name}.settings.{mistake[0]}: {mistake[1]}; expected {mistake[2]}."
+    if run.tier != "full" and settings.sharding != "none":
+        found = f"finetune.runs.{name}.tier: {run.tier} with sharding {settings.sharding}"
+        hint = "its `settings: {sharding: none, offload: none}` train in as many processes, each with the whole base."
+        yield f"{found}; expected sharding none: adapters leave little to spread. Hint: {hint}"
 
 
 def _role_mistakes(llm: Llm) -> Iterator[str]:

@@ -53,6 +53,10 @@ class Settings(Optimisation):
         think: train on the thinking; False trains on an empty think block (or none, for models without) and the answer.
         seed: order of the rows.
         checkpoint_minutes: time between two saved training states; 0: only one, when a signal ends the run.
+        processes: how many processes a job starts on its machine; an outside launcher's number goes before it.
+        sharding: "none", or what spreads over the processes: "zero2" (gradients and moments), "zero3" (weights too), both
+            by DeepSpeed, or "fsdp" (as zero3, by torch).
+        offload: what DeepSpeed keeps in the machine's memory: "none", "optimizer", or "all" (weights too; zero3 alone).
     """
 
     epochs: int = 5
@@ -62,8 +66,17 @@ class Settings(Optimisation):
     think: bool = True
     seed: int = 2002
     checkpoint_minutes: float = 30.0
+    processes: int = 1
+    sharding: str = "none"
+    offload: str = "none"
 
 
+CHOICES = {
+    "precision": ("bf16", "float32"),
+    "schedule": ("cosine", "constant"),
+    "sharding": ("none", "zero2", "zero3", "fsdp"),
+    "offload": ("none", "optimizer", "all"),
+}
 # Settings that watch over a run and change nothing of what it gives: a saved training state outlives their change.
 WATCHING = frozenset({"gather_every", "diverged_factor", "diverged_updates", "checkpoint_minutes"})
 
@@ -88,13 +101,30 @@ def settings_from(values: dict[str, Any], kind: Callable[..., Any] = Settings) -
         "learning_rate",
         "gather_every",
         "diverged_updates",
+        "processes",
     ):
         if getattr(made, name, 1) <= 0:
             raise SettingError(f"training settings: {name}", str(getattr(made, name)), "a number above 0")
-    for name, allowed in (("precision", ("bf16", "float32")), ("schedule", ("cosine", "constant"))):
-        if getattr(made, name) not in allowed:
+    for name, allowed in CHOICES.items():
+        if getattr(made, name, allowed[0]) not in allowed:
             raise SettingError(f"training settings: {name}", repr(getattr(made, name)), " or ".join(allowed))
+    if isinstance(made, Settings) and (mistake := spread_mistake(made)):
+        raise SettingError(f"training settings: {mistake[0]}", *mistake[1:])
     return made
+
+
+def spread_mistake(settings: Any) -> tuple[str, str, str] | None:
+    """What cannot be of `processes`, `sharding`, `offload` and `batch_size`: the setting, what was found, what is expected."""
+    count, samples = settings.processes, settings.batch_size
+    if count > samples:
+        found = f"{count} with a batch_size of {samples}, {samples / count:.2g} samples for each in an update"
+        return "processes", found, f"at most {samples}"
+    if settings.offload != "none" and not settings.sharding.startswith("zero"):
+        found = f"{settings.offload} with sharding {settings.sharding}"
+        return "offload", found, "none, or sharding zero2 or zero3: it is DeepSpeed that offloads"
+    if settings.offload == "all" and settings.sharding != "zero3":
+        return "offload", "all with sharding zero2", "optimizer, or sharding zero3, which alone spreads the weights"
+    return None
 
 
 def rate_at(update: int, updates: int, settings: Optimisation) -> float:

@@ -1,7 +1,8 @@
 """Training states: what a run needs to go on after a signal, a crash or a power cut as if nothing had been.
 
-`{root}/{key}/update-000012/` holds weights and optimizer as safetensors and the rest in state.json, which also has the
-digests of both. The key is a digest of everything that decides the result, so that a state of another run is never used.
+`{root}/{key}/update-000012/` holds what each process has of weights, moments and random state (`sharding.Whole.write`) and
+the rest in state.json, which also has the digests of all files. The key is a digest of everything that decides the
+result, so that a state of another run is never used. With several processes all see the same folder.
 """
 
 import contextlib
@@ -19,13 +20,15 @@ from typing import Any
 import orjson
 import torch
 
+from star1 import peers
 from star1.errors import Star1Error, tell
 from star1.records import Row, file_digest, read_json, write_json
+from star1.sharding import Whole
 
-STATE, WEIGHTS, OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
+STATE = "state.json"
 KEPT = 2
 # Modules that decide what training gives; a test holds them against what star1.sft imports.
-CODE = ("adapters", "chat", "checkpoints", "losses", "packing", "recipe", "rendering", "sft", "training")
+CODE = ("adapters", "chat", "checkpoints", "losses", "packing", "recipe", "rendering", "sft", "sharding", "training")
 BYTES_PER_WEIGHT = 12  # float32 weights and the two moments of AdamW
 
 
@@ -50,11 +53,8 @@ class States:
     """
 
     def __init__(self, root: Path, key: str, minutes: float) -> None:
-        self.folder, self.key, self.minutes = root / key, key, minutes
+        self.root, self.folder, self.key, self.minutes = root, root / key, key, minutes
         self.saved = time.monotonic()
-        if others := sorted(path.name for path in root.glob("*") if path.is_dir() and path.name != key):
-            told = f"{root}: training state of other data, base, settings, code or machine ({', '.join(others)})"
-            tell(f"{told}; not used, and kept until the run is finished")
 
     def due(self) -> bool:
         """Whether it is time to save a state."""
@@ -79,35 +79,54 @@ class States:
                 "free space there, or make .work/ and models/ links to a larger disk",
             )
 
-    def save(self, model: Any, optimizer: Any, history: list[Row]) -> None:
+    def save(self, model: Whole, history: list[Row]) -> None:
         """Save the state after the last update of `history`; it has its name only when it is whole and on disk.
+
+        All processes call it, each for its part.
 
         Raises:
             TrainingError: the disk is full.
         """
         target, part = self.folder / _name(len(history)), self.folder / f".{_name(len(history))}.part"
-        # The oldest goes first, so that there are never more than `KEPT` on disk; one whole state always is.
-        for path in [*self._found()[KEPT - 1 :], target, *self.folder.glob(".*.part")]:
-            shutil.rmtree(path, ignore_errors=True)
         with room_told(self.folder, "start again: it goes on from the state before"):
-            part.mkdir(parents=True)
-            _write(part, model, optimizer, self.key, history)
-            part.rename(target)
-            _sync(self.folder)
+            if peers.main():
+                # The oldest goes first, so that there are never more than `KEPT` on disk; one whole state always is.
+                for path in [*self._found()[KEPT - 1 :], target, *self.folder.glob(".*.part")]:
+                    shutil.rmtree(path, ignore_errors=True)
+                part.mkdir(parents=True)
+            peers.wait()
+            model.write(part)
+            peers.wait()
+            files = peers.merged(_facts(part, peers.rank(), peers.world()))
+            if peers.main():
+                write_json(part / STATE, {"key": self.key, "files": files, "history": history})
+                _sync(part)
+                part.rename(target)
+                _sync(self.folder)
+            peers.wait()
         self.saved = time.monotonic()
 
-    def restore(self, model: Any, optimizer: Any) -> list[Row]:
-        """Put the newest whole state into model and optimizer; gives the history up to it, empty where there is none."""
+    def restore(self, model: Whole) -> list[Row]:
+        """Put the newest whole state into the model; gives the history up to it, empty where there is none.
+
+        All processes call it and take the state that the main one found to be whole.
+        """
+        if others := sorted(path.name for path in self.root.glob("*") if path.is_dir() and path.name != self.key):
+            told = f"{self.root}: training state of other data, base, settings, code or machine ({', '.join(others)})"
+            peers.tell_once(f"{told}; not used, and kept until the run is finished")
+        name, history = peers.agreed(self._newest() if peers.main() else None)
+        if name is not None:
+            model.load(self.folder / name)
+            peers.tell_once(f"{self.folder / name}: goes on after update {len(history)}")
+        return list(history)
+
+    def _newest(self) -> tuple[str | None, list[Row]]:
         for path in self._found():
             try:
-                state = _check(path, self.key)
+                return path.name, _check(path, self.key)["history"]
             except Star1Error as error:
                 tell(f"{error.where}: {error.found}; not used")
-                continue
-            _load(path, state, model, optimizer)
-            tell(f"{path}: goes on after update {len(state['history'])}")
-            return list(state["history"])
-        return []
+        return None, []
 
     def _found(self) -> list[Path]:
         return sorted(self.folder.glob("update-*"), reverse=True)
@@ -124,33 +143,14 @@ def _size(count: float) -> str:
 # ---------------------------------------------------------------- one state
 
 
-def _tensors(model: Any) -> dict[str, torch.Tensor]:
-    """All weights by name, of weights that are tied one; where some are frozen, those that are trained."""
-    whole = model.state_dict(keep_vars=True)
-    if not all(one.requires_grad for one in model.parameters()):
-        whole = {name: tensor for name, tensor in whole.items() if tensor.requires_grad}
-    found = {id(tensor): (name, tensor) for name, tensor in reversed(whole.items())}
-    return {name: tensor.detach() for name, tensor in sorted(found.values())}
-
-
-def _write(folder: Path, model: Any, optimizer: Any, key: str, history: list[Row]) -> None:
-    from safetensors.torch import save_file
-
-    moments = optimizer.state_dict()["state"]
-    flat = {f"{number}.{name}": value for number, values in moments.items() for name, value in values.items()}
-    numbers = {name: value for name, value in flat.items() if not isinstance(value, torch.Tensor)}
-    kept = {name: value.contiguous() for name, value in flat.items() if isinstance(value, torch.Tensor)}
-    kept["random"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        kept["random.cuda"] = torch.cuda.get_rng_state()
-    save_file({name: tensor.contiguous() for name, tensor in _tensors(model).items()}, folder / WEIGHTS)
-    save_file(kept, folder / OPTIMIZER)
-    files = {}
-    for name in (WEIGHTS, OPTIMIZER):
+def _facts(folder: Path, rank: int, world: int) -> dict[str, dict[str, Any]]:
+    """Digest and size [bytes] of the files that this process looks at, on disk before it returns: each takes its share."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    found = {}
+    for name in names[rank::world]:
         _sync(folder / name)
-        files[name] = {"sha256": file_digest(folder / name), "bytes": (folder / name).stat().st_size}
-    write_json(folder / STATE, {"key": key, "files": files, "numbers": numbers, "history": history})
-    _sync(folder)
+        found[name] = {"sha256": file_digest(folder / name), "bytes": (folder / name).stat().st_size}
+    return found
 
 
 def _sync(path: Path) -> None:
@@ -174,23 +174,6 @@ def _check(folder: Path, key: str) -> dict[str, Any]:
         if not (folder / name).is_file() or file_digest(folder / name) != expected["sha256"]:
             raise TrainingError(folder / name, "torn training state", "the file as it was saved")
     return state
-
-
-def _load(folder: Path, state: dict[str, Any], model: Any, optimizer: Any) -> None:
-    from safetensors.torch import load_file
-
-    weights, kept = load_file(folder / WEIGHTS), load_file(folder / OPTIMIZER)
-    with torch.no_grad():
-        for name, tensor in _tensors(model).items():
-            tensor.copy_(weights[name])
-    torch.set_rng_state(kept.pop("random"))
-    if (cuda := kept.pop("random.cuda", None)) is not None:
-        torch.cuda.set_rng_state(cuda)
-    moments: dict[int, dict[str, Any]] = {}
-    for name, value in {**kept, **state["numbers"]}.items():
-        number, _, what = name.partition(".")
-        moments.setdefault(int(number), {})[what] = value
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 # ---------------------------------------------------------------- what ends a run
@@ -246,7 +229,9 @@ def signals(stage: str) -> Iterator[list[int]]:
 
     def note(number: int, _frame: Any) -> None:
         heard.append(number)
-        tell(f"{stage}: {signal.Signals(number).name}: finishes the update and saves; a second signal ends it at once")
+        peers.tell_once(
+            f"{stage}: {signal.Signals(number).name}: finishes the update and saves; a second signal ends it at once"
+        )
         give_back()
 
     def give_back() -> None:

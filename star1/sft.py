@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from star1 import adapters, chat, checkpoints
+from star1 import adapters, chat, checkpoints, peers
 from star1.errors import InputError
 from star1.losses import loss_sum
 from star1.packing import PACKED, pack, packed_attention, shares, use_packed_attention
@@ -99,16 +99,15 @@ def finetune(
         deciding_facts = deciding(digest, facts, settings, versions, adapter)
         kept = States(states, key_of(deciding_facts), settings.checkpoint_minutes)
         kept.preflight(model, stage)
-    (accelerator, trained), history = train(model, updates, settings, stage, kept)
-    if accelerator.is_main_process:
+    trained, history = train(model, updates, settings, stage, kept, (settings.sharding, settings.offload))
+    if peers.main():
         with room_told(staging, "start it again"):
             checkpoints.empty(staging)
             checkpoints.carry_over(base, staging)
-    accelerator.wait_for_everyone()
     if wrapped:
-        _save_merged(accelerator, wrapped, base, staging)
+        _save_merged(wrapped, base, staging)
     else:
-        save(accelerator, trained, staging)
+        save(trained, staging)
     record = {
         "base": {"kind": manifest["kind"], "manifest_sha256": digest},
         "data": facts,
@@ -121,16 +120,17 @@ def finetune(
         "loss": {"first": round(history[0]["loss"], 4), "last": round(history[-1]["loss"], 4)},
         "versions": versions,
     }
-    return {"main": accelerator.is_main_process, "record": record, "history": history}
+    return {"main": peers.main(), "record": record, "history": history}
 
 
-def _save_merged(accelerator: Any, wrapped: Any, base: str | Path, staging: str | Path) -> None:
+def _save_merged(wrapped: Any, base: str | Path, staging: str | Path) -> None:
     """Write the trained adapters, and the checkpoint that they make of the base (main process alone)."""
-    if accelerator.is_main_process:
-        with room_told(staging, "start it again"):
-            adapters.save(wrapped, Path(staging) / adapters.FOLDER, Path(base).name)
-            adapters.export(base, staging)
-    accelerator.wait_for_everyone()
+    with peers.told("the checkpoint"):
+        if peers.main():
+            with room_told(staging, "start it again"):
+                adapters.save(wrapped, Path(staging) / adapters.FOLDER, Path(base).name)
+                adapters.export(base, staging)
+        peers.wait()
 
 
 def deciding(

@@ -206,7 +206,7 @@ def make(settings: Settings, staging: str | Path) -> dict[str, Any]:
     tokenizer = chat.load_tokenizer(str(staging))
     updates = updates_from(examples_from(tokenizer, texts, rows, settings), settings)
     trained, history = sft.train(model, updates, settings, "fetch tiny")
-    sft.save(*trained, staging)
+    sft.save(trained, staging)
     record = {
         "text": {"docstrings": len(texts), "dialogues": len(rows), "digest": text_digest("\0".join(corpus))},
         "settings": dataclasses.asdict(settings),

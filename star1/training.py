@@ -2,13 +2,15 @@
 
 import contextlib
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
-from star1.errors import StoppedError, tell
+from star1 import peers, sharding
+from star1.errors import SettingError, Star1Error, StoppedError, tell
 from star1.losses import Scored
 from star1.packing import collate, pack, shares, use_packed_attention
 from star1.progress import Progress
@@ -30,9 +32,14 @@ def make_optimizer(model: torch.nn.Module, settings: Optimisation) -> torch.opti
 
 
 def train(
-    model: Any, updates: Sequence[list[Example]], settings: Optimisation, stage: str, states: States | None = None
-) -> tuple[tuple[Any, Any], list[Row]]:
-    """Train `model` (float32 weights) and give accelerate's wrapper of it with one record per update.
+    model: Any,
+    updates: Sequence[list[Example]],
+    settings: Optimisation,
+    stage: str,
+    states: States | None = None,
+    spread: tuple[str, str] = ("none", "none"),
+) -> tuple[sharding.Whole, list[Row]]:
+    """Train `model` (float32 weights) and give it as it lies in the processes, with one record per update.
 
     The loss of an update is the sum over its target tokens divided by their number, over all packs and processes:
     every token weighs the same, however the samples were packed.
@@ -43,33 +50,39 @@ def train(
         settings: how to train.
         stage: whose name stands in messages.
         states: where the run is saved by time and at a signal, and goes on from.
+        spread: `sharding` and `offload` of `recipe.Settings`.
 
     Raises:
         TrainingError: the loss of an update or the norm of its gradients is not a finite number, the loss has diverged,
             or memory or disk is full.
         StoppedError: a signal came; the state is saved.
+        PeerError: another process has ended.
+        SystemExit: with several processes, in place of the first two where all found the same; it is told then.
     """
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(mixed_precision="bf16" if settings.precision == "bf16" else "no")
     use_packed_attention(model)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()
-    with memory_told(stage, settings.pack_tokens, settings.gradient_checkpointing):
-        prepared, optimizer = accelerator.prepare(Scored(model), make_optimizer(model, settings))
-        loop = _Loop(accelerator, prepared, optimizer, updates, settings, stage, _usable(states, accelerator, stage))
+    with peers.told(stage), memory_told(stage, settings.pack_tokens, settings.gradient_checkpointing):
+        accelerator = sharding.accelerator_for(*spread, settings.gradient_norm)
+        _check_processes(updates, stage)
+        scored = Scored(model, settings.precision)
+        prepared = sharding.prepare(accelerator, spread[0], scored, lambda one: make_optimizer(one, settings))
+        loop = _Loop(prepared, updates, settings, stage, states)
         loop.run()
-    return (accelerator, prepared), loop.history
+    return prepared, loop.history
 
 
-def _usable(states: States | None, accelerator: Any, stage: str) -> States | None:
-    if states and accelerator.distributed_type.value in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
-        tell(
-            f"{stage}: no training state is saved, since weights are spread over processes; a run that stops starts anew"
+def _check_processes(updates: Sequence[list[Example]], stage: str) -> None:
+    """See that every process can have a sample of an update: one without would compute what counts for nothing."""
+    most, world = max(map(len, updates), default=0), peers.world()
+    if most < world:
+        raise SettingError(
+            f"{stage}: processes",
+            f"{world} for updates of {most} samples, {most / world:.2g} each",
+            f"at most {most}",
+            "lower processes, or raise batch_size",
         )
-        return None
-    return states
 
 
 class _Loop:
@@ -77,23 +90,21 @@ class _Loop:
 
     def __init__(
         self,
-        accelerator: Any,
-        model: Any,
-        optimizer: Any,
+        model: sharding.Whole,
         updates: Sequence[list[Example]],
         settings: Optimisation,
         stage: str,
         states: States | None,
     ) -> None:
-        self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
+        self.model = model
         self.updates, self.settings, self.stage, self.states = updates, settings, stage, states
         self.history: list[Row] = []
-        self.pending: list[torch.Tensor] = []  # loss share and norm of each update since the last look
+        self.pending: list[torch.Tensor] = []  # loss share, norm and samples of each update since the last look
 
     def run(self) -> None:
         """All updates that a saved state does not hold already."""
         if self.states:
-            self.history = self.states.restore(self.accelerator.unwrap_model(self.model).causal, self.optimizer)
+            self.history = self.states.restore(self.model)
         sizes = [sum(len(example.ids) for example in examples) for examples in self.updates]
         done = len(self.history)
         progress = Progress(self.stage, sum(sizes), "tokens", sum(sizes[:done]))
@@ -106,60 +117,70 @@ class _Loop:
         progress.close()
 
     def update(self, number: int) -> torch.Tensor:
-        """One update; gives this process's share of its loss and the norm of its gradients [2], not waited for."""
-        accelerator, settings, examples = self.accelerator, self.settings, self.updates[number]
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(number, len(self.updates), settings)
-        total, world = target_count(examples), accelerator.num_processes
-        mine = list(shares(pack(examples, settings.pack_tokens), accelerator.process_index, world))
-        loss = torch.zeros((), device=accelerator.device)
+        """One update, not waited for; gives [3] this process's share of its loss, its gradients' norm, samples here."""
+        model, settings, examples = self.model, self.settings, self.updates[number]
+        model.set_rate(rate_at(number, len(self.updates), settings))
+        total, world = target_count(examples), peers.world()
+        # Every process has the same number of packs, since each is a call of all; those that are missing weigh nothing.
+        mine = list(shares(pack(examples, settings.pack_tokens), peers.rank(), world))
+        loss, samples = torch.zeros((), device=model.device), 0
         for at, (group, weight) in enumerate(mine):
-            # Gradients are exchanged between processes with the last pack of an update alone.
-            with contextlib.nullcontext() if at == len(mine) - 1 else accelerator.no_sync(self.model):
-                # They are averaged over processes: times their number makes that a sum.
-                part = self.model(collate(group, accelerator.device)) * (weight * world / total)
-                accelerator.backward(part)
-            loss += part.detach() / world
-        norm = accelerator.clip_grad_norm_(self.model.parameters(), settings.gradient_norm or math.inf)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return torch.stack([loss, norm.detach().to(loss)])
+            # Gradients are averaged over processes: times their number makes that a sum.
+            batch, factor = collate(group, model.device), weight * world / total
+            loss += model.add(batch, factor, last=at == len(mine) - 1) / world
+            samples += len(group) if weight else 0
+        norm = model.step(settings.gradient_norm)
+        return torch.stack([loss, norm.detach().to(loss), torch.full_like(loss, samples)])
 
     def look(self, heard: list[int], last: bool) -> None:
         """Every few updates: gather losses, end what cannot go on, save what is due.
 
         One process alone sees a signal at once; several agree on it when they gather.
         """
-        alone = self.accelerator.num_processes == 1
+        alone = peers.world() == 1
         due = self.states is not None and self.states.due()
         if not (last or len(self.pending) >= self.settings.gather_every or (alone and (heard or due))):
             return
         signal, due = self.gather(heard[0] if heard else 0, due)
-        self.check()
+        try:
+            self.check()
+        except TrainingError as error:
+            _end(error, 1)
         if self.states and not last and (signal or due):
-            if self.accelerator.is_main_process:
-                self.states.save(self.accelerator.unwrap_model(self.model).causal, self.optimizer, self.history)
-            self.accelerator.wait_for_everyone()
+            self.states.save(self.model, self.history)
         if signal and not last:  # after the last update there is little left to do but to write
             where = f"{self.stage}, after update {len(self.history)} of {len(self.updates)}"
-            raise StoppedError(where, signal, GO_ON)
+            _end(StoppedError(where, signal, GO_ON), 128 + signal)
 
     def gather(self, signal: int, due: bool) -> tuple[int, bool]:
         """Move what is pending to the history; gives the signal that came to any process, and what is due at the main one."""
-        device, main = self.accelerator.device, self.accelerator.is_main_process
-        told = [torch.tensor([float(signal == number) for number in (2, 15)], device=device)]
-        told.append(torch.tensor([float(due and main), 0.0], device=device))
+        told = [float(signal == 2), float(signal == 15), float(due and peers.main())]
+        table = torch.stack([*self.pending, torch.tensor(told, device=self.model.device)])
         first = len(self.history)
-        *values, signals_told, due_told = self.accelerator.reduce(torch.stack([*self.pending, *told]), "sum").tolist()
-        for number, (loss, norm) in enumerate(values, first):
+        *values, ends = self.model.accelerator.reduce(table, "sum").tolist()
+        for number, (loss, norm, samples) in enumerate(values, first):
+            self.held(number, samples)
             rate, targets = rate_at(number, len(self.updates), self.settings), target_count(self.updates[number])
-            # The norm is of all processes already.
-            norm /= self.accelerator.num_processes
+            norm /= peers.world()  # it is of all processes already
             self.history.append(
                 {"update": number + 1, "loss": loss, "rate": rate, "norm": norm, "target_tokens": targets}
             )
         self.pending = []
-        return next((number for number, count in zip((2, 15), signals_told, strict=True) if count), 0), due_told[0] > 0
+        return next((number for number, count in zip((2, 15), ends, strict=False) if count), 0), ends[2] > 0
+
+    def held(self, number: int, samples: float) -> None:
+        """See that an update was made of the samples that it is to be made of, over all processes.
+
+        Raises:
+            TrainingError: it was not.
+        """
+        if samples != len(self.updates[number]):
+            raise TrainingError(
+                f"{self.stage}, update {number + 1} of {len(self.updates)}",
+                f"{samples:g} samples over {peers.world()} processes",
+                f"{len(self.updates[number])}, each once",
+                "the processes do not see the same rows: are data, base and params.yaml the same for all?",
+            )
 
     def check(self) -> None:
         """See that losses are finite and do not run away.
@@ -188,31 +209,36 @@ class _Loop:
                 )
 
 
+def _end(error: Star1Error, status: int) -> NoReturn:
+    """End a run for a reason that all processes know: with several, the main one tells it before any ends.
+
+    Raises:
+        Star1Error: there is one process.
+        SystemExit: there are several.
+    """
+    if peers.world() == 1:
+        raise error
+    if peers.main():
+        tell(f"error: {error}")
+    peers.wait()
+    sys.exit(status)
+
+
 # ---------------------------------------------------------------- the weights
 
 
-def save(accelerator: Any, model: Any, folder: str | Path) -> None:
-    """Write config and bfloat16 weights to `folder` (main process alone).
+def save(trained: sharding.Whole, folder: str | Path) -> None:
+    """Write config and bfloat16 weights to `folder`, whole and tied ones once (main process alone).
 
     Raises:
         TrainingError: the disk is full.
     """
-    state = accelerator.get_state_dict(model)
-    inner = accelerator.unwrap_model(model).causal
-    if accelerator.is_main_process:
-        with room_told(folder, "start it again"):
-            own = {name.removeprefix("causal."): tensor for name, tensor in state.items()}
-            inner.save_pretrained(folder, state_dict=_halved(own))
-            # Saving a model writes into its config the type that it has in memory; what lies in the file is another.
-            inner.config.dtype = torch.bfloat16
-            inner.config.save_pretrained(folder)
-    accelerator.wait_for_everyone()
-
-
-def _halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Floating-point tensors in bfloat16; tensors that share their memory still share it, so tied weights stay tied."""
-    halves: dict[tuple[int, tuple[int, ...]], torch.Tensor] = {}
-    for tensor in state.values():
-        key = (tensor.data_ptr(), tuple(tensor.shape))
-        halves.setdefault(key, tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor)
-    return {name: halves[tensor.data_ptr(), tuple(tensor.shape)] for name, tensor in state.items()}
+    with peers.told("the checkpoint"):
+        state = trained.weights()
+        if peers.main():
+            with room_told(folder, "start it again"):
+                trained.causal.save_pretrained(folder, state_dict=state)
+                # Saving a model writes into its config the type that it has in memory; what lies in the file is another.
+                trained.causal.config.dtype = torch.bfloat16
+                trained.causal.config.save_pretrained(folder)
+        peers.wait()

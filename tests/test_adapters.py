@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from star1 import adapters, chat, checkpoints, engines, resuming, sft
+from star1 import adapters, chat, checkpoints, engines, resuming, sft, sharding
 from star1.errors import InputError, SettingError, StoppedError
 from star1.records import read_json, write_json, write_rows
 from tests.micro import ROWS, checkpoint, fresh_accelerate, small_settings, weights_digest
@@ -207,7 +207,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
 
     adapter = dataclasses.replace(LORA, dropout=dropout)
     state = stopped(place, tmp_path / "stopped", adapter)
-    with safe_open(state / resuming.WEIGHTS, "pt") as file:
+    with safe_open(state / "weights.safetensors", "pt") as file:
         assert all("lora_" in name for name in file.keys())  # noqa: SIM118
     capsys.readouterr()
     again = tune(place, tmp_path / "stopped", adapter)
@@ -229,7 +229,7 @@ def test_a_state_of_other_adapters_is_not_used(place: Path, tmp_path: Path, caps
 def test_states_of_adapters_need_little_room(place: Path) -> None:
     """Twelve bytes for each weight that is trained, not for each there is."""
     wrapped = adapters.wrap(place / "micro", LORA, small_settings())
-    tensors = resuming._tensors(wrapped.get_base_model())
+    tensors = sharding.distinct(wrapped.get_base_model())
     assert sum(one.numel() for one in tensors.values()) == sum(
         one.numel() for one in wrapped.parameters() if one.requires_grad
     )

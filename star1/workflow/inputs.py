@@ -141,6 +141,17 @@ class Inputs:
         """The base model of a run."""
         return self.checkpoint(str(self._of_run(wildcards.run, "base")))
 
+    def processes(self, wildcards: Any) -> int:
+        """How many processes a run's job starts; no shape of the DAG, and told to the job with its settings."""
+        entry = runs.entry_of(wildcards.run, self._runs)
+        return int(runs.settings_of(self.params.values["finetune"]["settings"], entry)["processes"])
+
+    def gpus(self, wildcards: Any, threads: int) -> int:
+        """GPUs of a run's job: one a process, and none for a tiny base model."""
+        values = self.params.values
+        base = runs.entry_of(wildcards.run, self._runs)["base"]
+        return 0 if values["fetch"]["models"][base]["kind"] == "tiny" else threads
+
     def training_data(self, wildcards: Any) -> list[str]:
         """The data sets of a run."""
         names = self._of_run(wildcards.run, "data")
