@@ -4,16 +4,23 @@ import copy
 import dataclasses
 import importlib.util
 import os
+import random
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from star1 import adapters, chat, checkpoints, engines, resuming, sft, sharding
 from star1.errors import InputError, SettingError, StoppedError
 from star1.records import read_json, write_json, write_rows
+from tests.conftest import ROOT
+from tests.loopback import run_script
 from tests.micro import ROWS, checkpoint, fresh_accelerate, small_settings, weights_digest
 
 torch = pytest.importorskip("torch")
@@ -218,6 +225,69 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     assert one == other
 
 
+def flags(place: Path, **changes: Any) -> list[str]:
+    """Of the script, as the rule gives them."""
+    settings = dataclasses.asdict(small_settings(**changes))
+    choices = {"base": "micro", "data": ["rows"], "tier": "lora", "think": settings.pop("think"), "run": "r"}
+    choices |= {"seed": settings.pop("seed"), "settings": {"learning_rate": 0.02}, "lora": {"rank": 3}}
+    lora = {"rank": 16, "alpha": 8, "dropout": 0.0, "targets": "all-linear"}
+    given = {"settings": settings, "choices": choices, "lora": lora}
+    return [
+        *("--run", "r-seed1", "--base", str(place / "micro/manifest.json"), "--data", str(place / "rows.jsonl")),
+        *(word for name, value in given.items() for word in (f"--{name}", orjson.dumps(value).decode())),
+        *("--output", "models/r-seed1/manifest.json", "--metrics", "metrics.json"),
+    ]
+
+
+def started(place: Path, folder: Path, **changes: Any) -> "subprocess.Popen[str]":
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "scripts.finetune", *flags(place, **changes)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """kill -9 at a random update, through the script; the run's own settings and rank are those that count."""
+    long = {"epochs": 10, "checkpoint_minutes": 1e-9}
+    update, end = random.randint(1, 15), time.monotonic() + 120
+    with started(place, tmp_path / "killed", **long) as process:
+        while not any(
+            int(path.name[7:]) >= update for path in tmp_path.glob("killed/.work/*-states/r-seed1/*/update-*")
+        ):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < end, "no state is saved"
+            time.sleep(0.001)
+        process.kill()
+    assert not (tmp_path / "killed/models/r-seed1/manifest.json").exists()
+    for name in ("killed", "whole"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / name)
+        fresh_accelerate()
+        run_script("finetune", *flags(place, **long))
+        assert ("goes on after update" in capsys.readouterr().err) == (name == "killed")
+    one, other = (checkpoints.verify(tmp_path / name / "models/r-seed1") for name in ("killed", "whole"))
+    assert one == other
+    assert one["record"]["settings"]["learning_rate"] == 0.02
+    assert one["record"]["adapter"] == {**dataclasses.asdict(LORA), "rank": 3}
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_curve_of_one(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has the whole base, and the main one alone writes adapters and checkpoint."""
+    with started(place, tmp_path / "two", processes=2) as process:
+        told = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, told
+    (tmp_path / "one").mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    fresh_accelerate()
+    run_script("finetune", *flags(place))
+    one, two = (read_json(tmp_path / name / "metrics.json")["history"] for name in ("one", "two"))
+    assert [entry["loss"] for entry in two] == pytest.approx([entry["loss"] for entry in one], rel=1e-4)
+    checkpoints.verify(tmp_path / "two/models/r-seed1")
+
+
 def test_a_state_of_other_adapters_is_not_used(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stopped(place, tmp_path)
     for other in (None, dataclasses.replace(LORA, alpha=9)):
@@ -236,6 +306,11 @@ def test_states_of_adapters_need_little_room(place: Path) -> None:
 
 
 # ---------------------------------------------------------------- what is refused
+
+
+def test_adapters_are_not_spread_over_processes(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="tier lora: sharding zero2; expected none"):
+        tune(place, tmp_path, sharding="zero2")
 
 
 def test_qlora_is_refused_where_it_cannot_run(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,22 @@ def test_names_that_seeds_make_are_nobody_elses(tmp_path: Path) -> None:
     assert "Hint: did you mean r-seed1?" in line
 
 
+def test_settings_of_a_run_and_the_shared_ones_go_together(tmp_path: Path) -> None:
+    spread = {"finetune.settings.sharding": "zero3", "finetune.runs.r": RUN | {"seed": 1, "tier": "lora"}}
+    (line,) = mistakes(write(tmp_path, spread))
+    assert "finetune.runs.r.tier: lora with sharding zero3; expected sharding none" in line
+    whole = {"settings": {"sharding": "none"}}
+    params.load(write(tmp_path, {**spread, "finetune.runs.r": RUN | {"seed": 1, "tier": "lora"} | whole}), ROOT)
+    (line,) = mistakes(write(tmp_path, {"finetune.runs.r": RUN | {"seed": 1, "settings": {"processes": 64}}}))
+    assert "finetune.runs.r.settings.processes: 64 with a batch_size of 8" in line
+
+
+def test_a_job_has_the_processes_of_its_run() -> None:
+    table = {**TABLE, "many": TABLE["many"] | {"settings": {"processes": 2}}}
+    found = inputs(finetune={"runs": table, "lora": {}, "settings": {"processes": 4}})
+    assert [found.processes(SimpleNamespace(run=run)) for run in ("star1", "many-seed1")] == [4, 2]
+
+
 COMMIT = "0" * 40
 HUB = {"kind": "hub", "repository": "o/m"}
 
@@ -193,7 +209,7 @@ def test_the_published_recipe(paper: params.Params) -> None:
     assert (settings.epochs, settings.batch_size, settings.learning_rate) == (5, 128, 1e-5)
     assert (settings.betas, settings.weight_decay, settings.warmup) == ([0.9, 0.95], 1e-4, 0.05)
     assert (settings.schedule, settings.precision, settings.max_tokens) == ("cosine", "bf16", 8192)
-    assert settings.gradient_checkpointing
+    assert (settings.gradient_checkpointing, settings.processes, settings.sharding) == (True, 8, "zero3")
 
 
 def test_the_published_models_are_the_ones_meant(paper: params.Params) -> None:
