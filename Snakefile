@@ -10,7 +10,7 @@ import sys
 
 from snakemake.utils import min_version
 
-from star1 import params
+from star1 import params, runs
 from star1.errors import Star1Error
 from star1.workflow import engine
 from star1.workflow.inputs import Inputs
@@ -28,8 +28,9 @@ SOURCES = P.names("collect.sources")
 BENCHMARKS = P.names("generate.benchmarks")
 DECONTAMINATE = [name for name, action in P.value("collect.benchmarks").items() if action == "drop"]
 SCREENED = list(dict.fromkeys([*P.names("collect.benchmarks"), *BENCHMARKS]))
-MODELS = P.names("generate.models")
-RUNS = P.names("finetune.runs")
+# Of runs with several seeds, a model for each.
+MODELS = runs.expand(P.names("generate.models"), P.value("finetune.runs"))
+RUNS = list(runs.by_model(P.value("finetune.runs")))
 SELECTIONS = P.names("curate.selections")
 # One image a kind of work; used with `--sdm apptainer`, else the environment that Snakemake runs in.
 IMAGES = {kind: f"containers/{kind}.sif" for kind in ("data", "finetune", "vllm")}

@@ -1,4 +1,5 @@
-# finetune: supervised fine-tuning of a base model on the final data set, loss on thinking and answer (paper 3.1).
+# finetune: supervised fine-tuning of a base model on the final data set, loss on thinking and answer (paper 3.1). One job
+# for each seed of a run, whose model is then called NAME-seed1 and so on.
 #
 # in:  models/base/{base}/, data/star1.jsonl and whatever else the run names
 # out: models/{run}/                          a checkpoint; its manifest.json lists the files
@@ -26,9 +27,10 @@ rule finetune:
         gpu=inputs.gpus,
         runtime=1440,
     params:
-        run=P("finetune.runs.{run}"),
+        run=inputs.run(),
         settings=P("finetune.settings"),
+        lora=inputs.lora(),
     shell:
         "python -m scripts.finetune --run {wildcards.run} --base {input.base} --data {input.data} --choices {params.run:q}"
-        " --settings {params.settings:q} --threads {threads} --metrics {output.metrics} --output {output.checkpoint}"
+        " --settings {params.settings:q} --lora {params.lora:q} --threads {threads} --metrics {output.metrics} --output {output.checkpoint}"
         " 2>&1 | tee {log}"

@@ -68,7 +68,7 @@ rule release_model:
         mem_mb=2000,
         runtime=10,
     params:
-        run=P("finetune.runs.{run}"),
+        run=inputs.run(),
         licence=P("release.licence"),
     shell:
         "python -m scripts.release_model --run {wildcards.run} --choices {params.run:q} --checkpoint {input.checkpoint}"

@@ -26,7 +26,7 @@ rule summarize:
         mem_mb=2000,
         runtime=10,
     params:
-        models=P("generate.models"),
+        models=inputs.models(),
         benchmarks=P("generate.benchmarks"),
         confidence=P("summarize.confidence"),
     shell:

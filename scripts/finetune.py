@@ -5,7 +5,7 @@ import sys
 
 import orjson
 
-from star1 import checkpoints, launching, recipe, threads
+from star1 import checkpoints, launching, recipe, runs, threads
 
 
 def main() -> None:
@@ -15,22 +15,23 @@ def main() -> None:
     parser.add_argument("--base", required=True, help="manifest of the base model")
     parser.add_argument("--data", required=True, nargs="+", help="rows, JSON Lines")
     parser.add_argument("--settings", required=True, type=orjson.loads, help="fields of star1.sft.Settings, as JSON")
+    parser.add_argument("--choices", default={}, type=orjson.loads, help="the run's entry, with one seed, as JSON")
     parser.add_argument(
-        "--choices", default={}, type=orjson.loads, help="what this run alone sets (think, seed), as JSON"
+        "--lora", type=orjson.loads, help="settings of adapters, where the run's tier has some, as JSON"
     )
     parser.add_argument("--output", required=True, help="manifest of the checkpoint")
     parser.add_argument("--metrics", required=True, help="loss of each update")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     args = parser.parse_args()
-    own = {key: args.choices[key] for key in {"think", "seed"} & {*args.choices}}
-    settings = recipe.settings_from(args.settings | own)
+    settings = recipe.settings_from(runs.settings_of(args.settings, args.choices))
     clock = threads.use(launching.threads_each(args.threads, settings.processes))
     if launching.needed(settings.processes, settings.sharding):
         return launching.launch(f"finetune {args.run}", settings.processes, "scripts.finetune", sys.argv[1:])
-    from star1 import sft  # torch reads the number of threads when it is loaded
+    from star1 import adapters, sft  # torch reads the number of threads when it is loaded
 
     staging, states = checkpoints.staging("finetune", args.run), checkpoints.staging("finetune-states", args.run)
-    made = sft.finetune(checkpoints.folder_of(args.base), args.data, settings, staging, states)
+    adapter = adapters.settings_from(runs.adapter_of(args.lora, args.choices))
+    made = sft.finetune(checkpoints.folder_of(args.base), args.data, settings, staging, states, adapter)
     sft.publish(made, staging, args.output, args.metrics, states)
     if made["main"]:
         print(f"finetune {args.run}: {sft.summary(made['record'])}, {clock()}")

@@ -11,8 +11,9 @@ from star1 import checkpoints, prefetched
 from star1.errors import CallError, InputError, SettingError
 from star1.records import write_text
 
-# Weights in safetensors, and everything small that transformers reads; never pickled weights or code.
+# Weights in safetensors, and everything small that transformers reads; never pickled weights, nor code unless it is trusted.
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt", "LICENSE*")
+CODE = ("*.py",)
 NEEDED = ("config.json", "*.safetensors", "tokenizer*")
 
 
@@ -36,7 +37,10 @@ def obtain(entry: dict[str, Any], mirror: str | None, staging: Path) -> dict[str
     if kind == "tiny":
         return _tiny(entry, staging)
     if kind == "hub":
-        record = _hub(entry["repository"], entry["revision"], staging)
+        trusted = entry.get("remote_code") == checkpoints.TRUSTED
+        record = _hub(entry["repository"], entry["revision"], staging, trusted)
+        record |= {"remote_code": checkpoints.TRUSTED} if trusted else {}
+        record |= {"licence": entry["licence"]} if entry.get("licence") else {}
     elif kind == "mirror":
         record = _mirror(entry["path"], mirror, staging)
     else:
@@ -55,17 +59,18 @@ def _tiny(values: dict[str, Any], staging: Path) -> dict[str, Any]:
     return tiny.make(sft.settings_from(values, tiny.Settings), staging)
 
 
-def _hub(repository: str, revision: str, staging: Path) -> dict[str, Any]:
+def _hub(repository: str, revision: str, staging: Path, code: bool) -> dict[str, Any]:
     """A snapshot: prefetched, or downloaded; files that an interrupted run left in `staging` are not downloaded again."""
-    if prefetched.has(prefetched.model_key(repository, revision)):
+    key = prefetched.model_key(repository, revision, code)
+    if prefetched.has(key):
         checkpoints.empty(staging)
-        if record := prefetched.find_model(repository, revision, staging):
+        if record := prefetched.find_model(key, staging):
             return record
-    return download(repository, revision, staging)
+    return download(repository, revision, staging, code)
 
 
-def download(repository: str, revision: str, staging: Path) -> dict[str, Any]:
-    """Download a snapshot of a model from the hub.
+def download(repository: str, revision: str, staging: Path, code: bool = False) -> dict[str, Any]:
+    """Download a snapshot of a model from the hub, with `code` its Python files, too.
 
     Raises:
         CallError: the hub cannot be reached, or refuses it.
@@ -76,10 +81,11 @@ def download(repository: str, revision: str, staging: Path) -> dict[str, Any]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     where = f"hub model {repository} @ {revision}"
+    patterns = [*PATTERNS, *(CODE if code else ())]
     try:
         commit = HfApi().model_info(repository, revision=revision).sha
         _keep_only(f"{repository} @ {commit}", staging)
-        snapshot_download(repository, revision=commit, local_dir=staging, allow_patterns=list(PATTERNS))
+        snapshot_download(repository, revision=commit, local_dir=staging, allow_patterns=patterns)
     except HFValidationError as error:
         raise SettingError(where, str(error), "a repository name") from None
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx.HTTPError, HfHubHTTPError, OSError) as error:

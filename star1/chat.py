@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from star1 import checkpoints
 from star1.errors import InputError, SettingError
 
 OPEN, CLOSE = "<think>", "</think>"
@@ -19,7 +20,9 @@ def load_tokenizer(folder: str) -> Any:
 
     logging.disable_progress_bar()  # of loading and writing weights: logs are for what takes time
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=checkpoints.trusts_code(folder)
+        )
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(folder, f"tokenizer not readable ({reason})", "a checkpoint with its tokenizer") from None

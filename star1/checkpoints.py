@@ -15,6 +15,8 @@ from star1.errors import InputError
 from star1.records import file_digest, read_json, write_json
 
 MANIFEST = "manifest.json"
+# In the record of a model whose own code may be run (`remote_code` of its entry in params.yaml).
+TRUSTED = "trusted"
 # Weights are what training changes; every other file of a checkpoint is handed on byte for byte.
 WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth")
 
@@ -144,8 +146,13 @@ def _hidden(name: str) -> bool:
     return any(part.startswith(".") for part in Path(name).parts)
 
 
-def load_model(folder: str | Path, dtype: Any) -> Any:
-    """A checkpoint's causal language model with weights of type `dtype`, on the CPU.
+def load_model(folder: str | Path, dtype: Any, **options: Any) -> Any:
+    """A checkpoint's causal language model with weights of type `dtype` ("auto": their own), on the CPU.
+
+    Args:
+        folder: the checkpoint.
+        dtype: type of its weights in memory.
+        options: what else transformers is told.
 
     Raises:
         InputError: transformers cannot read the folder, or would draw weights that are not in it at random.
@@ -154,7 +161,12 @@ def load_model(folder: str | Path, dtype: Any) -> Any:
 
     try:
         model, told = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=dtype, local_files_only=True, output_loading_info=True
+            str(folder),
+            dtype=dtype,
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=trusts_code(folder),
+            **options,
         )
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -162,6 +174,16 @@ def load_model(folder: str | Path, dtype: Any) -> Any:
     if lacking := sorted(map(str, [*told["missing_keys"], *told["mismatched_keys"]])):
         raise InputError(folder, f"{len(lacking)} weights missing or misshapen ({lacking[0]})", "all of the model's")
     return model
+
+
+def trusts_code(folder: str | Path) -> bool:
+    """Whether code that lies in a checkpoint may be run: only where params.yaml said so when its base was fetched.
+
+    Said as False, transformers refuses; left open, it would ask on the terminal.
+    """
+    path = Path(folder) / MANIFEST
+    record = read_json(path).get("record") if path.is_file() else None
+    return isinstance(record, dict) and record.get("remote_code") == TRUSTED
 
 
 def carry_over(base: str | Path, staging: str | Path) -> None:

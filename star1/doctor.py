@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
+from star1 import runs
 from star1.endpoints import Endpoint, connect
 from star1.errors import CallError, SettingError, Star1Error
 from star1.params import Params, Roles
@@ -82,7 +83,7 @@ def _generating(params: Params) -> dict[str, Endpoint]:
     if params.generate.engine != "openai":
         return {}
     key = options.get("key_variable") or "OPENAI_API_KEY"
-    for model in params.generate.models:
+    for model in runs.expand(params.generate.models, params.finetune.table()):
         served = options.get("served_model") or model
         about = {"model": served, "label": served, "base_url": options.get("base_url")}
         # There the key is optional.
@@ -193,8 +194,10 @@ def _rights(root: Path) -> Iterator[Finding]:
 
 
 def _tools() -> Iterator[Finding]:
-    there = {"vllm": importlib.util.find_spec("vllm") is not None, "apptainer": _command("apptainer", "singularity")}
-    for name, needed in (("vllm", "`generate.engine: vllm` and local servers"), ("apptainer", "`--sdm apptainer`")):
+    there = {name: importlib.util.find_spec(name) is not None for name in ("vllm", "bitsandbytes")}
+    there["apptainer"] = _command("apptainer", "singularity")
+    needs = {"vllm": "`generate.engine: vllm` and local servers", "bitsandbytes": "runs of tier qlora"}
+    for name, needed in {**needs, "apptainer": "`--sdm apptainer`"}.items():
         yield Finding("note", f"{name}: {'there' if there[name] else f'not there; only {needed} would need it'}")
     gpus = _gpus()
     yield Finding("note", f"CUDA: {', '.join(gpus) if gpus else 'no GPU that nvidia-smi tells of'}")

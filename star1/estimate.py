@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from star1 import benign, deliberation
+from star1 import benign, deliberation, runs
 from star1.calls import Calls, Outcome
 from star1.columns import columns
 from star1.endpoints import Endpoint, Sampling
@@ -143,7 +143,7 @@ def estimates(params: Params, names: list[str], root: Path = Path()) -> list[Est
     Raises:
         SettingError: no such stage.
     """
-    judges = [f"judge-{model}" for model in params.generate.models]
+    judges = [f"judge-{model}" for model in runs.expand(params.generate.models, params.finetune.table())]
     for name in names:
         if name not in (*STAGES, *judges):
             raise SettingError("estimate", repr(name), f"one of {', '.join([*STAGES, *judges])}")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from star1 import chat, checkpoints
+from star1 import chat, checkpoints, runs
 from star1.errors import InputError
 from star1.recipe import Settings, settings_from
 from star1.records import Row, read_rows
@@ -96,12 +96,14 @@ def inspect(values: dict[str, Any], run: str, row: int | None, identity: str | N
     from star1.workflow.inputs import Inputs
     from star1.workflow.lookups import Params
 
-    runs = values["finetune"]["runs"]
-    if run not in runs:
-        raise InputError(f"run {run!r}", "not in finetune.runs", "one of " + ", ".join(runs))
-    inputs, job = Inputs(Params(values)), SimpleNamespace(run=run)
-    own = {"think": runs[run]["think"], "seed": runs[run]["seed"]}
-    settings: Settings = settings_from(values["finetune"]["settings"] | own)
+    table = values["finetune"]["runs"]
+    # The seeds of a run read the same rows; the first stands for all.
+    model = runs.expand([run], table)[0]
+    if model not in runs.by_model(table):
+        raise InputError(f"run {run!r}", "not in finetune.runs", "one of " + ", ".join([*table, *runs.by_model(table)]))
+    inputs, job = Inputs(Params(values)), SimpleNamespace(run=model)
+    shared = values["finetune"]["settings"]
+    settings: Settings = settings_from(runs.settings_of(shared, runs.entry_of(model, table)))
     base = checkpoints.folder_of(inputs.base(job))
     checkpoints.read_manifest(base)
     tokenizer = chat.load_tokenizer(str(base))

@@ -74,9 +74,19 @@ def _training(facts: ModelFacts) -> str:
         ("tokens that count for the loss", record["target_tokens"]),
         ("loss, first and last update", f"{record['loss']['first']:.3f}, {record['loss']['last']:.3f}"),
         *((name, str(value).lower()) for name, value in record["settings"].items()),
+        ("what is trained", _tier(record.get("adapter"))),
         ("made with", ", ".join(f"{name} {version}" for name, version in record["versions"].items())),
     ]
     return "## Training\n\n" + grid(["", ""], rows)
+
+
+def _tier(adapter: Mapping[str, Any] | None) -> str:
+    """What of the model is trained, in words."""
+    if adapter is None:
+        return "all weights"
+    own = ", ".join(f"{name} {value}" for name, value in adapter.items() if name != "tier")
+    base = "a base of four bits" if adapter["tier"] == "qlora" else "the base"
+    return f"adapters beside {base} ({own}), added to its weights at the end; they lie in `adapter/`, too"
 
 
 def _results(facts: ModelFacts) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from star1 import cards, checkpoints, modelcards, tables
+from star1 import cards, checkpoints, licences, modelcards, tables
 from star1.records import file_digest, read_json, write_text
 from star1.seals import seal, version
 
@@ -56,9 +56,13 @@ def _toys(base: str, made: Mapping[str, Any], run: str, result: Mapping[str, Any
 
 
 def _model_licence(made: Mapping[str, Any], licence: str) -> dict[str, str]:
-    """The licence fields of a model card: those of the base model, which a fine-tuned one cannot set aside."""
-    repository = made.get("record", {}).get("repository")
-    if made["kind"] == "tiny":
-        return cards.licence_fields([licence])
+    """The licence fields of a model card: those of the base model, which a fine-tuned one cannot set aside.
+
+    Where params.yaml does not name its licence, or the table does not know it, the card links to the base model.
+    """
+    record = made.get("record", {})
+    repository, own = record.get("repository"), record.get("licence")
+    if made["kind"] == "tiny" or (own and licences.known(own)):
+        return cards.licence_fields([own or licence])
     link = f"https://huggingface.co/{repository}" if repository else "README.md"
     return {"license": "other", "license_name": "as-the-base-model", "license_link": link}

@@ -1,17 +1,19 @@
 """params.yaml as types: every section is checked before the first job, and all mistakes are told at once."""
 
+import copy
 import difflib
 import itertools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from star1 import runs
 from star1.datasets import OWN_DATA, Noise, Selection
 from star1.decoding import sampling_for
 from star1.endpoints import POOL_EXPECTED, Endpoint, Sampling, pool_mistake
@@ -21,7 +23,7 @@ from star1.packs import known_packs
 from star1.policies import pack_mistakes
 from star1.recipe import spread_mistake
 from star1.sandbox import Sandbox
-from star1.sources import Benchmark, Located, Published, Source
+from star1.sources import COMMIT, Benchmark, Located, Published, Source
 from star1.yaml_files import fields, near
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
@@ -106,11 +108,31 @@ class TinyModel(Section):
 
 
 class HubModel(Section):
-    """A base model on the hub."""
+    """A base model on the hub.
+
+    Attributes:
+        revision: a commit; a branch or tag only where `pinned` is false.
+        licence: of the weights, an SPDX name where there is one; stands in the record and on cards.
+        remote_code: whether Python files of the repository are fetched and run; only at a commit.
+    """
 
     kind: Literal["hub"]
     repository: str
     revision: str
+    pinned: bool = True
+    licence: str | None = None
+    remote_code: Literal["never", "trusted"] = "never"
+
+    @model_validator(mode="after")
+    def _fixed(self) -> "HubModel":
+        fixed = COMMIT.fullmatch(self.revision) is not None
+        if fixed != self.pinned:
+            raise ValueError(
+                "no `pinned: false` beside a commit" if fixed else "a commit as its revision, or pinned: false"
+            )
+        if self.remote_code == "trusted" and not fixed:
+            raise ValueError("a commit as its revision, since code of a branch can become any other code")
+        return self
 
 
 class MirrorModel(Section):
@@ -166,15 +188,6 @@ class Benign(Section):
     score: Calls
 
 
-class Run(Section):
-    """One fine-tuning run."""
-
-    base: Name
-    data: Annotated[list[Name], Field(min_length=1)]
-    think: bool
-    seed: int
-
-
 class Training(Section):
     """Settings that all runs share; fields as in `star1.sft.Settings`."""
 
@@ -200,11 +213,76 @@ class Training(Section):
     offload: Literal["none", "optimizer", "all"]
 
 
+class Lora(Section):
+    """Low-rank adapters, for runs of tier lora or qlora; fields as in `star1.adapters.Settings`."""
+
+    rank: Count
+    alpha: Count
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)]
+
+
+def _partial(section: type[Section]) -> Any:
+    """The section with no field required: what a run may set otherwise, checked in the same way."""
+    optional = {name: (field.annotation, copy.copy(field)) for name, field in section.model_fields.items()}
+    for _, field in optional.values():
+        field.default = None
+    made: Any = create_model(f"Some{section.__name__}", __base__=Section, **optional)  # type: ignore[call-overload]
+    return made
+
+
+if TYPE_CHECKING:
+    SomeTraining = Training
+    SomeLora = Lora
+else:
+    SomeTraining = _partial(Training)
+    SomeLora = _partial(Lora)
+
+
+class Run(Section):
+    """One fine-tuning run, or with a list of seeds several that differ in nothing else.
+
+    Attributes:
+        base: name of the base model.
+        data: names of the training sets, in order.
+        think: whether the thinking is learnt.
+        seed: of the order of the rows, and of what is drawn.
+        seeds: several of them; one model each (`star1.runs`).
+        tier: all weights (full), adapters beside them (lora), or beside weights of four bits (qlora).
+        settings: what differs from finetune.settings.
+        lora: what differs from finetune.lora.
+    """
+
+    base: Name
+    data: Annotated[list[Name], Field(min_length=1)]
+    think: bool
+    seed: int | None = None
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    tier: Literal["full", "lora", "qlora"] = "full"
+    settings: SomeTraining | None = None
+    lora: SomeLora | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Run":
+        if (self.seed is None) == (self.seeds is None):
+            raise ValueError("seed (a number) or seeds (a list), one of the two")
+        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"each seed once, not {self.seeds}")
+        if self.lora is not None and self.tier == "full":
+            raise ValueError("tier lora or qlora beside lora: there are no adapters in tier full")
+        return self
+
+
 class Finetune(Section):
     """Fine-tuning."""
 
     runs: dict[Name, Run]
     settings: Training
+    lora: Lora
+
+    def table(self) -> dict[str, dict[str, Any]]:
+        """The runs as plain values, without what is not set, for the functions of `star1.runs`."""
+        return {name: run.model_dump(exclude_unset=True) for name, run in self.runs.items()}
 
 
 class Decoding(Section):
@@ -406,17 +484,23 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
     for name in params.generate.benchmarks:
         if name in fetch.benchmarks and fetch.benchmarks[name].graded_by == "none":
             yield f"generate.benchmarks: {name}, which no grader here can grade; expected it in collect.benchmarks alone."
-    yield from _unknown("generate.models", params.generate.models, {**fetch.models, **params.finetune.runs})
+    table = params.finetune.table()
+    models = {**fetch.models, **params.finetune.runs, **runs.by_model(table)}
+    yield from _unknown("generate.models", params.generate.models, models)
     yield from _role_mistakes(params.llm)
     yield from _judge_mistakes(params, root)
     yield from _unknown("release.redistribute", list(params.release.redistribute), fetch.sources)
     if mistake := spread_mistake(params.finetune.settings):
         yield "finetune.settings.{}: {}; expected {}.".format(*mistake)
     for name, run in params.finetune.runs.items():
+        yield from _spread_mistakes(params.finetune, name)
         yield from _unknown(f"finetune.runs.{name}.base", [run.base], fetch.models)
         yield from _unknown(f"finetune.runs.{name}.data", run.data, data)
         if name == "base" or name in fetch.models:
             yield f"finetune.runs.{name}: a name that a base model has, or `base`; expected one of its own."
+        for model in runs.models_of(name, table[name]):
+            if model != name and (model in fetch.models or model in table):
+                yield f"finetune.runs.{name}.seeds: make a model {model}, which something else is called; expected another name."
     for name in sorted(set(fetch.published) & set(OWN_DATA)):
         yield f"fetch.published.{name}: a name that the pipeline's own data has; expected another one."
     for name in sorted(set(selections) & {*OWN_DATA, *fetch.published}):
@@ -431,7 +515,7 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
     yield from _missing_files(params, root)
     for key in ("collect.sources", "generate.models", "generate.benchmarks"):
         section, field = key.split(".")
-        names = getattr(getattr(params, section), field)
+        names = runs.expand(getattr(getattr(params, section), field), table if field == "models" else {})
         if len(set(names)) < len(names):
             yield f"{key}: a name twice; expected each once."
     yield from _decoding_mistakes(params)
@@ -453,6 +537,19 @@ def _decoding_mistakes(params: Params) -> Iterator[str]:
         except SettingError as error:
             found.add(f"generate.sampling_of: {error.found} ({model} on {benchmark}); expected {error.expected}.")
     yield from sorted(found)[:1]  # one wrong value shows in every pair
+
+
+def _spread_mistakes(finetune: Finetune, name: str) -> Iterator[str]:
+    """What the settings of a run, together with the shared ones, do not go with."""
+    run = finetune.runs[name]
+    own = run.settings.model_dump(exclude_unset=True) if run.settings else {}
+    settings = finetune.settings.model_copy(update=own)
+    if own and (mistake := spread_mistake(settings)) and mistake != spread_mistake(finetune.settings):
+        yield f"finetune.runs.{name}.settings.{mistake[0]}: {mistake[1]}; expected {mistake[2]}."
+    if run.tier != "full" and settings.sharding != "none":
+        found = f"finetune.runs.{name}.tier: {run.tier} with sharding {settings.sharding}"
+        hint = "its `settings: {sharding: none, offload: none}` train in as many processes, each with the whole base."
+        yield f"{found}; expected sharding none: adapters leave little to spread. Hint: {hint}"
 
 
 def _role_mistakes(llm: Llm) -> Iterator[str]:

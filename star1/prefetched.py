@@ -48,9 +48,9 @@ def key_of(entry: Located) -> str:
     return f"{entry.kind} {repository}{' '.join(entry.paths)}"
 
 
-def model_key(repository: str, revision: str) -> str:
-    """The same for a base model on the hub."""
-    return f"model {repository}@{revision}"
+def model_key(repository: str, revision: str, code: bool = False) -> str:
+    """The same for a base model on the hub, without or with its code."""
+    return f"model {repository}@{revision}" + (" and its code" if code else "")
 
 
 def find(entry: Located) -> list[Path] | None:
@@ -65,7 +65,7 @@ def find(entry: Located) -> list[Path] | None:
     return None if stored is None else [_object(one, contents=True) for one in stored.files]
 
 
-def find_model(repository: str, revision: str, target: Path) -> dict[str, Any] | None:
+def find_model(key: str, target: Path) -> dict[str, Any] | None:
     """Put the files of a prefetched base model into `target`; gives what is known of it, or None if it is not there.
 
     Weights are hard links where that can be, so that they take their room once.
@@ -73,7 +73,7 @@ def find_model(repository: str, revision: str, target: Path) -> dict[str, Any] |
     Raises:
         InputError: a file is gone, or of another size.
     """
-    stored = _entries(folder()).get(model_key(repository, revision))
+    stored = _entries(folder()).get(key)
     if stored is None:
         return None
     for one in stored.files:

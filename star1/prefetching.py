@@ -20,7 +20,11 @@ def wanted(params: Params) -> Iterator[tuple[str, str, Located | HubModel]]:
     bases_used = {run.base for run in params.finetune.runs.values()} | set(params.generate.models)
     for name, model in params.fetch.models.items():
         if isinstance(model, HubModel) and name in bases_used:
-            yield f"fetch.models.{name}", prefetched.model_key(model.repository, model.revision), model
+            yield (
+                f"fetch.models.{name}",
+                prefetched.model_key(model.repository, model.revision, model.remote_code == "trusted"),
+                model,
+            )
 
 
 def missing(params: Params) -> list[str]:
@@ -76,7 +80,7 @@ def _called(whole: str, name: str) -> bool:
 def _take(name: str, key: str, entry: Located | HubModel, github: str, pause_s: float) -> tuple[int, int]:
     if isinstance(entry, HubModel):
         staging = checkpoints.staging("prefetch", name.rsplit(".", 1)[1])
-        record = bases.download(entry.repository, entry.revision, staging)
+        record = bases.download(entry.repository, entry.revision, staging, entry.remote_code == "trusted")
         files = [(path.relative_to(staging).as_posix(), path) for path in sorted(staging.rglob("*")) if path.is_file()]
         told = prefetched.store(key, name, files, record)
         checkpoints.empty(staging)

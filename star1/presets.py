@@ -1,7 +1,9 @@
 """Presets: what differs from the default params.yaml, written into it with its comments kept."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,16 @@ def _yaml() -> YAML:
     yaml.representer.add_representer(
         type(None), lambda writer, _: writer.represent_scalar("tag:yaml.org,2002:null", "null")
     )
+    yaml.representer.add_representer(float, _written_out)
     return yaml
+
+
+def _written_out(writer: Any, value: float) -> Any:
+    """A float without exponent: 1e-05, as Python writes 0.00001, is a text in YAML 1.1."""
+    if not math.isfinite(value):
+        return writer.represent_float(value)
+    text = f"{Decimal(repr(value)):f}"
+    return writer.represent_scalar("tag:yaml.org,2002:float", text if "." in text else f"{text}.0")
 
 
 def merge(values: Any, changes: Mapping[str, Any], level: int = 0) -> None:

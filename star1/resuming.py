@@ -28,7 +28,7 @@ from star1.sharding import Whole
 STATE = "state.json"
 KEPT = 2
 # Modules that decide what training gives; a test holds them against what star1.sft imports.
-CODE = ("chat", "checkpoints", "losses", "packing", "recipe", "rendering", "sft", "sharding", "training")
+CODE = ("adapters", "chat", "checkpoints", "losses", "packing", "recipe", "rendering", "sft", "sharding", "training")
 BYTES_PER_WEIGHT = 12  # float32 weights and the two moments of AdamW
 
 
@@ -67,7 +67,8 @@ class States:
             TrainingError: they do not.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        needed = sum(one.numel() for one in model.parameters()) * (KEPT * BYTES_PER_WEIGHT + 2)
+        trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
+        needed = trained * KEPT * BYTES_PER_WEIGHT + sum(one.numel() for one in model.parameters()) * 2
         there = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
         free = shutil.disk_usage(self.folder).free + there
         if free < needed:

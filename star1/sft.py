@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from star1 import chat, checkpoints, peers
+from star1 import adapters, chat, checkpoints, peers
 from star1.errors import InputError
 from star1.losses import loss_sum
 from star1.packing import PACKED, pack, packed_attention, shares, use_packed_attention
@@ -58,7 +58,12 @@ def read_data(paths: Sequence[str]) -> tuple[list[Row], list[dict[str, Any]]]:
 
 
 def finetune(
-    base: str | Path, data: Sequence[str], settings: Settings, staging: str | Path, states: Path | None = None
+    base: str | Path,
+    data: Sequence[str],
+    settings: Settings,
+    staging: str | Path,
+    states: Path | None = None,
+    adapter: adapters.Settings | None = None,
 ) -> dict[str, Any]:
     """Fine-tune the checkpoint in folder `base` on the rows of `data`; leaves a complete checkpoint in `staging`.
 
@@ -68,38 +73,48 @@ def finetune(
         settings: how to train.
         staging: folder for the checkpoint; its name is the run's.
         states: folder for training states; None: a run that is stopped starts anew.
+        adapter: settings of adapters that are trained in place of all weights; None: there are none.
 
     Returns:
         main: whether this process is the one that publishes.
         record: facts of the run for the manifest, equal for equal runs.
         history: one entry per update.
     """
+    stage = f"finetune {Path(staging).name}"
+    if adapter:
+        adapters.preflight(adapter, settings, stage)
     manifest = checkpoints.verify(base)
     rows, facts = read_data(data)
     tokenizer = chat.load_tokenizer(str(base))
     examples, dropped = render_all(tokenizer, rows, settings)
     updates = [[examples[number] for number in numbers] for numbers in plan(len(examples), settings)]
     torch.manual_seed(settings.seed)
-    model = checkpoints.load_model(base, torch.float32)
+    wrapped = adapters.wrap(base, adapter, settings) if adapter else None
+    model = wrapped.get_base_model() if wrapped else checkpoints.load_model(base, torch.float32)
     _check_room(model, examples)
-    stage = f"finetune {Path(staging).name}"
     digest = file_digest(Path(base) / checkpoints.MANIFEST)
-    versions = checkpoints.versions(VERSIONS)
+    versions = checkpoints.versions(VERSIONS) | (adapters.versions(adapter) if adapter else {})
     kept = None
     if states is not None:
-        kept = States(states, key_of(deciding(digest, facts, settings, versions)), settings.checkpoint_minutes)
+        deciding_facts = deciding(digest, facts, settings, versions, adapter)
+        kept = States(states, key_of(deciding_facts), settings.checkpoint_minutes)
         kept.preflight(model, stage)
     trained, history = train(model, updates, settings, stage, kept, (settings.sharding, settings.offload))
     if peers.main():
         with room_told(staging, "start it again"):
             checkpoints.empty(staging)
             checkpoints.carry_over(base, staging)
-    save(trained, staging)
+    if wrapped:
+        _save_merged(wrapped, base, staging)
+    else:
+        save(trained, staging)
     record = {
         "base": {"kind": manifest["kind"], "manifest_sha256": digest},
         "data": facts,
         "rows": {"used": len(examples), "dropped": dict(sorted(dropped.items()))},
         "settings": dataclasses.asdict(settings),
+        **({"adapter": dataclasses.asdict(adapter)} if adapter else {}),
+        **({"remote_code": checkpoints.TRUSTED} if checkpoints.trusts_code(base) else {}),
         "updates": len(updates),
         "target_tokens": sum(entry["target_tokens"] for entry in history),
         "loss": {"first": round(history[0]["loss"], 4), "last": round(history[-1]["loss"], 4)},
@@ -108,13 +123,30 @@ def finetune(
     return {"main": peers.main(), "record": record, "history": history}
 
 
-def deciding(base: str, data: Sequence[dict[str, Any]], settings: Settings, versions: dict[str, str]) -> dict[str, Any]:
+def _save_merged(wrapped: Any, base: str | Path, staging: str | Path) -> None:
+    """Write the trained adapters, and the checkpoint that they make of the base (main process alone)."""
+    with peers.told("the checkpoint"):
+        if peers.main():
+            with room_told(staging, "start it again"):
+                adapters.save(wrapped, Path(staging) / adapters.FOLDER, Path(base).name)
+                adapters.export(base, staging)
+        peers.wait()
+
+
+def deciding(
+    base: str,
+    data: Sequence[dict[str, Any]],
+    settings: Settings,
+    versions: dict[str, str],
+    adapter: adapters.Settings | None = None,
+) -> dict[str, Any]:
     """Everything besides the code that decides to the last bit what a run gives."""
     return {
         "base": base,
         "data": [one["sha256"] for one in data],
         "settings": {key: value for key, value in dataclasses.asdict(settings).items() if key not in WATCHING},
         "versions": versions,
+        "adapter": dataclasses.asdict(adapter) if adapter else None,
         # Sums are made in an order that hangs on these.
         "processes": os.environ.get("WORLD_SIZE", "1"),
         "threads": torch.get_num_threads(),

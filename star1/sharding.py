@@ -291,8 +291,11 @@ class Engine(Whole):
 
 
 def distinct(model: Any) -> dict[str, torch.Tensor]:
-    """All weights by name; of weights that are tied, one."""
-    found = {id(tensor): (name, tensor) for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
+    """All weights by name, of weights that are tied one; where some are frozen, those that are trained."""
+    whole = model.state_dict(keep_vars=True)
+    if not all(one.requires_grad for one in model.parameters()):
+        whole = {name: tensor for name, tensor in whole.items() if tensor.requires_grad}
+    found = {id(tensor): (name, tensor) for name, tensor in reversed(whole.items())}
     return dict(sorted(found.values(), key=lambda pair: pair[0]))
 
 

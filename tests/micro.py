@@ -39,13 +39,14 @@ def tokenizer_and_model(settings: tiny.Settings = SETTINGS) -> tuple[Any, Any]:
     return tokenizer, tiny.make_model(tokenizer, settings)
 
 
-def checkpoint(folder: Path, settings: tiny.Settings = SETTINGS) -> Path:
-    """A finished checkpoint with random weights in `folder`."""
+def checkpoint(folder: Path, settings: tiny.Settings = SETTINGS, loudness: float = 1.0) -> Path:
+    """A finished checkpoint with random weights in `folder`; its logits are `loudness` times as large as they come."""
     tokenizer, model = tokenizer_and_model(settings)
     with torch.no_grad():
         for parameter in model.model.layers.parameters():
             if parameter.ndim == 2:  # else tied embeddings make it repeat its last token, whatever the prompt; and with
                 parameter.mul_(8)  # larger norms, attention saturates, and a wrong mask would change nothing
+        model.model.norm.weight.mul_(loudness)
     staging = folder.parent / f"{folder.name}.staging"
     tokenizer.save_pretrained(staging)
     model.config.dtype = torch.bfloat16

@@ -154,6 +154,7 @@ def test_model_card_of_a_real_model(tmp_path: Path) -> None:
     assert "| other |" not in text
     assert "Judged by: Llama-Guard-3-8B." in text
     assert "longer than 512 tokens 1" in text
+    assert "| what is trained | all weights |" in text
 
 
 def test_model_card_says_what_was_made_without_a_language_model(made: Path, tmp_path: Path) -> None:
@@ -171,6 +172,18 @@ def test_model_that_was_not_evaluated_says_so(tmp_path: Path) -> None:
     write_json(tmp_path / "main.json", {"title": "", "notice": None, "confidence": 0.95, "cells": [cell("small", "x")]})
     release_model("new", ["STAR-1"], (run, base, tmp_path / "main.json"), [], "MIT", tmp_path / "out")
     assert "not evaluated in the run that made it" in (tmp_path / "out/README.md").read_text()
+
+
+def test_a_model_card_tells_of_adapters_and_the_licence_of_the_base(tmp_path: Path) -> None:
+    origin = {"repository": "them/small", "commit": "c" * 40, "licence": "MIT"}
+    base = checkpoint(tmp_path / "base/small", "hub", origin)
+    adapter = {"tier": "qlora", "rank": 16, "alpha": 32, "dropout": 0.0, "targets": "all-linear"}
+    run = checkpoint(tmp_path / "models/new-seed1", "sft", trained() | {"adapter": adapter})
+    write_json(tmp_path / "main.json", {"title": "", "notice": None, "confidence": 0.95, "cells": []})
+    release_model("new-seed1", ["STAR-1"], (run, base, tmp_path / "main.json"), [], "Apache-2.0", tmp_path / "out")
+    text = (tmp_path / "out/README.md").read_text()
+    assert yaml.safe_load(text.split("---")[1])["license"] == "mit"
+    assert "adapters beside a base of four bits (rank 16, alpha 32, dropout 0.0, targets all-linear)" in text
 
 
 def test_leave_for_all_sources_is_told(made: Path, tmp_path: Path) -> None:

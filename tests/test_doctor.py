@@ -366,6 +366,7 @@ def test_room_and_rights_of_the_machine(tmp_path: Path, monkeypatch: pytest.Monk
     assert not [one for one in doctor.machine(tmp_path) if one.level == "warning"]
     assert {one.text.partition(":")[0] for one in doctor.machine(tmp_path) if one.level == "note"} == {
         "vllm",
+        "bitsandbytes",
         "apptainer",
         "CUDA",
     }

@@ -144,7 +144,7 @@ import sys
 from pathlib import Path
 from star1 import bases, errors, prefetched, prefetching
 from star1.params import HubModel
-model = HubModel(kind="hub", repository="o/m", revision="main")
+model = HubModel(kind="hub", repository="o/m", revision="main", pinned=False)
 errors.run(lambda: prefetching._take("fetch.models.m", prefetched.model_key("o/m", "main"), model, "", 0.001))
 """
 

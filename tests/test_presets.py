@@ -119,10 +119,11 @@ def test_paper_names_its_other_selections(project: Path) -> None:
     sizes = {name: one["size"] for name, one in values["selections"].items() if one["kind"] == "balanced"}
     assert {sizes[f"star1-{size}"] for size in (100, 250, 500, 1000, 2000)} == {100, 250, 500, 1000, 2000}
     assert {"random", "medium", "per_category"} <= set(values["selections"])
-    presets.apply(None, ["curate.selections.medium=null", "finetune.runs.star1.data=[random-500, benign]"], project)
-    assert "medium" not in yaml.safe_load(project.read_text())["curate"]["selections"]
+    changes = ["curate.selections.per_category=null", "finetune.runs.R1-Qwen-7B+star1.data=[random-500, benign]"]
+    presets.apply(None, changes, project)
+    assert "per_category" not in yaml.safe_load(project.read_text())["curate"]["selections"]
     with pytest.raises(params.ParamsError, match=r"'randm-500', which nothing is called.* did you mean random-500"):
-        presets.apply(None, ["finetune.runs.star1.data=[randm-500]"], project)
+        presets.apply(None, ["finetune.runs.R1-Qwen-7B+star1.data=[randm-500]"], project)
 
 
 def test_unknown_preset_and_broken_assignment(project: Path) -> None:
@@ -141,3 +142,11 @@ def test_value_deep_inside_an_entry(project: Path) -> None:
 def test_null_takes_an_entry_out(project: Path) -> None:
     presets.apply(None, ["finetune.runs.star1+benign=null", "generate.models=[tiny, star1]"], project)
     assert list(yaml.safe_load(project.read_text())["finetune"]["runs"]) == ["star1"]
+
+
+@pytest.mark.parametrize(("text", "written"), [("0.00001", "0.00001"), ("1.0e-7", "0.0000001"), ("3.0", "3.0")])
+def test_small_numbers_are_written_out(project: Path, text: str, written: str) -> None:
+    """Python's 1e-05 is a number for one engine and a text for the other: the published learning rate was refused."""
+    presets.apply(None, [f"finetune.settings.learning_rate={text}"], project)
+    assert f"learning_rate: {written}\n" in project.read_text()
+    assert params.load(project, project.parent)["finetune"]["settings"]["learning_rate"] == float(text)

@@ -109,8 +109,10 @@ class Desk:
         if found := [path for path in inputs if path.startswith("data/") and path.endswith(".jsonl")]:
             return found
         from star1.datasets import data_file  # slow to load, and seldom needed
+        from star1.runs import by_model
 
-        names = self.books.setting(f"models/{run}", f"finetune.runs.{run}") or {}
+        own = by_model(self.books.setting(f"models/{run}", "finetune.runs") or {})
+        names = self.books.setting(f"models/{run}", f"finetune.runs.{own.get(run, run)}") or {}
         selections = self.books.setting(f"models/{run}", "curate.selections") or {}
         return [data_file(name, selections) for name in names.get("data") or ()]
 

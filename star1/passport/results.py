@@ -12,6 +12,7 @@ from star1.passport.desk import Desk, picked
 from star1.passport.finding import row_of, rows_with
 from star1.passport.origins import dropped_for, entry
 from star1.records import Row, file_digest, primary, read_json, read_rows, text_digest
+from star1.runs import by_model
 
 EXACT = ("purpose", "measure", "count", "n", "total", "coverage", "verdicts", "unscored", "judges")
 INTERVAL = ("value", "low", "high")
@@ -103,7 +104,7 @@ def _folder(desk: Desk, model: str) -> str | None:
     for folder in (f"models/{model}", f"models/base/{model}"):
         if (desk.root / folder / "manifest.json").is_file():
             return folder
-    if model in ((desk.books.params.get("finetune") or {}).get("runs") or {}):
+    if model in by_model((desk.books.params.get("finetune") or {}).get("runs") or {}):
         desk.there(f"models/{model}/manifest.json", f"finetune ({model})")
     return None
 

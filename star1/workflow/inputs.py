@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from star1 import runs
 from star1.datasets import data_file
 from star1.judge_settings import PROMPTED
 from star1.params import as_list
-from star1.workflow.lookups import LookUp, Params
+from star1.workflow.lookups import Derived, LookUp, Params
 
 # The released data set that holds the rows of each of the pipeline's own; every other own one is part of the scored rows.
 RELEASED = {"star1": "star-1", "benign": "star-benign"}
@@ -128,28 +129,72 @@ class Inputs:
         folder = "models/base" if model in self.params.values["fetch"]["models"] else "models"
         return f"{folder}/{model}/manifest.json"
 
+    @property
+    def _runs(self) -> dict[str, Any]:
+        table: dict[str, Any] = self.params.values["finetune"]["runs"]
+        return table
+
+    def _of_run(self, model: str, key: str) -> Any:
+        """A value of a run that shapes the DAG."""
+        return self.params.value(f"finetune.runs.{runs.by_model(self._runs)[model]}.{key}")
+
+    def run(self) -> LookUp:
+        """What the model of a job is trained with, from the table of runs."""
+        return Derived(
+            self.params.values,
+            "finetune.runs",
+            lambda wildcards: runs.paths_of(wildcards["run"], self._runs),
+            lambda wildcards: runs.entry_of(wildcards["run"], self._runs),
+        )
+
+    def lora(self) -> LookUp:
+        """Settings of adapters, for jobs that train some; null for others, which do not hang on them."""
+
+        def used(wildcards: dict[str, str]) -> bool:
+            return runs.adapter_of({}, runs.entry_of(wildcards["run"], self._runs)) is not None
+
+        values = self.params.values
+        return Derived(
+            values,
+            "finetune.lora",
+            lambda wildcards: ["finetune.lora"] if used(wildcards) else [],
+            lambda wildcards: values["finetune"]["lora"] if used(wildcards) else None,
+        )
+
+    def models(self) -> LookUp:
+        """The models that answer benchmarks, one by one."""
+        names, table = self.params.values["generate"]["models"], self._runs
+        paths = [f"finetune.runs.{name}.seeds" for name in names if name in table and table[name].get("seeds")]
+        return Derived(
+            self.params.values,
+            "generate.models",
+            lambda _: ["generate.models", *paths],
+            lambda _: runs.expand(names, table),
+        )
+
     def base(self, wildcards: Any) -> str:
         """The base model of a run."""
-        return self.checkpoint(str(self.params.value(f"finetune.runs.{wildcards.run}.base")))
+        return self.checkpoint(str(self._of_run(wildcards.run, "base")))
 
     def processes(self, wildcards: Any) -> int:
         """How many processes a run's job starts; no shape of the DAG, and told to the job with its settings."""
-        return int(self.params.values["finetune"]["settings"]["processes"])
+        entry = runs.entry_of(wildcards.run, self._runs)
+        return int(runs.settings_of(self.params.values["finetune"]["settings"], entry)["processes"])
 
     def gpus(self, wildcards: Any, threads: int) -> int:
         """GPUs of a run's job: one a process, and none for a tiny base model."""
         values = self.params.values
-        base = values["finetune"]["runs"][wildcards.run]["base"]
+        base = runs.entry_of(wildcards.run, self._runs)["base"]
         return 0 if values["fetch"]["models"][base]["kind"] == "tiny" else threads
 
     def training_data(self, wildcards: Any) -> list[str]:
         """The data sets of a run."""
-        names = self.params.value(f"finetune.runs.{wildcards.run}.data")
+        names = self._of_run(wildcards.run, "data")
         return [data_file(name, self.params.values["curate"]["selections"]) for name in names]
 
     def released_data(self, wildcards: Any) -> list[str]:
         """What the released data sets say about the pipeline's own rows that a run is trained on."""
-        names = self.params.value(f"finetune.runs.{wildcards.run}.data")
+        names = self._of_run(wildcards.run, "data")
         released = dict.fromkeys(
             RELEASED.get(name, SCORED) for name in names if name not in self.params.values["fetch"]["published"]
         )

@@ -3,7 +3,7 @@
 import ast
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,35 @@ class LookUp:
             return Setting(paths[0], find(self.params, paths[0]))
         values = (find(self.params, path) for path in paths)
         return Setting(self.path, dict(zip(self.of_names, values, strict=True)))
+
+
+class Derived(LookUp):
+    """A value that is made of values of params.yaml, where which ones they are hangs on the job.
+
+    Args:
+        params: the whole of params.yaml.
+        path: what the value is called in records.
+        paths: the keys that it is made of, by wildcards.
+        value: what is made of them, by wildcards.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, Any],
+        path: str,
+        paths: Callable[[dict[str, str]], list[str]],
+        value: Callable[[dict[str, str]], Any],
+    ) -> None:
+        super().__init__(params, path)
+        self._paths, self._value = paths, value
+
+    def names(self, wildcards: Any) -> list[str]:
+        """The keys for one job."""
+        return self._paths(dict(wildcards.items()))
+
+    def __call__(self, wildcards: Any) -> Setting:
+        """The value for one job."""
+        return Setting(self.path, self._value(dict(wildcards.items())))
 
 
 class Params:
