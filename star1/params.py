@@ -522,8 +522,9 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
 
 
 def _decoding_mistakes(params: Params) -> Iterator[str]:
-    generate = params.generate
-    models, benchmarks = {*generate.models, *params.fetch.models, *params.finetune.runs}, params.fetch.benchmarks
+    generate, table = params.generate, params.finetune.table()
+    asked = runs.expand(generate.models, table)
+    models, benchmarks = {*asked, *params.fetch.models, *runs.by_model(table)}, params.fetch.benchmarks
     for name in generate.sampling_of:
         model, slash, benchmark = name.partition("/")
         # A star may stand for models of which there are none at present.
@@ -531,7 +532,7 @@ def _decoding_mistakes(params: Params) -> Iterator[str]:
             yield from _unknown("generate.sampling_of", [part] * (part != "" and "*" not in part), dict.fromkeys(known))
     of = {name: other.model_dump(exclude_unset=True) for name, other in generate.sampling_of.items()}
     found = set()
-    for model, benchmark in itertools.product(generate.models, generate.benchmarks):
+    for model, benchmark in itertools.product(asked, generate.benchmarks):
         try:
             sampling_for(model, benchmark, generate.sampling.model_dump(), of)
         except SettingError as error:
