@@ -77,16 +77,16 @@ def build(image: Image) -> Row:
     Raises:
         Star1Error: the build failed, or a test of what is in it.
     """
-    parts, base = image.parts(), read_base(image.root)
-    arguments = {"LOCK": image.lock}
+    parts, base, name = image.parts(), read_base(image.root), image.file
+    output, arguments = image.root / name, {"LOCK": image.lock}
     if base:
         arguments |= {"BOOTSTRAP": "localimage", "FROM": f"{FOLDER}/base.sif"}
     elif image.label != image.kind:
         arguments["PACKAGES"] = CUDA_PACKAGES
-    _build(image.root, image.definition, image.path, arguments)
-    record: Row = {"image": image.file, "sha256": file_digest(image.path), "parts": parts, "built_by": version()}
+    _build(image.root, image.definition, output, arguments)
+    record: Row = {"image": name, "sha256": file_digest(output), "parts": parts, "built_by": version()}
     record["from"] = "Debian packages, made here" if base else "the base that the definition names"
-    write_text(record_file(image.path), orjson.dumps(record, option=orjson.OPT_INDENT_2).decode() + "\n")
+    write_text(record_file(output), orjson.dumps(record, option=orjson.OPT_INDENT_2).decode() + "\n")
     return record
 
 
@@ -129,7 +129,7 @@ def _build(root: Path, definition: str, output: Path, arguments: Mapping[str, st
     """Run the build, to a name of its own until it is whole."""
     partial = output.with_name(f".{output.name}.partial")
     given = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
-    environment, binds = _site()
+    environment, binds = _site(cpu="-cuda" not in arguments.get("LOCK", ""))
     command = [tool(), "--quiet", "build", "--force", "--mksquashfs-args", PACKING, *binds, *given]
     try:
         _run([*command, str(partial), definition], root, environment)
@@ -144,7 +144,7 @@ def _fixed() -> dict[str, str]:
     return {**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH), "LC_ALL": "C.UTF-8"}
 
 
-def _site() -> tuple[dict[str, str], list[str]]:
+def _site(cpu: bool) -> tuple[dict[str, str], list[str]]:
     """This machine's wheels, certificates and kept downloads for the time of a build: environment, and what to bind."""
     environment, binds = _fixed(), []
     kept = Path(os.environ.get("UV_CACHE_DIR") or ".cache/uv")
@@ -157,6 +157,8 @@ def _site() -> tuple[dict[str, str], list[str]]:
     see(kept, KEPT, UV_CACHE_DIR=KEPT)
     if (wheels := os.environ.get("UV_FIND_LINKS") or os.environ.get("PIP_FIND_LINKS")) and Path(wheels).is_dir():
         see(Path(wheels), WHEELS, UV_FIND_LINKS=WHEELS)
+    elif cpu:  # the index itself has torch's CUDA builds only; uv knows where the others are
+        environment["APPTAINERENV_UV_TORCH_BACKEND"] = "cpu"
     if (bundle := os.environ.get("SSL_CERT_FILE")) and Path(bundle).is_file():
         inside = f"{CERTIFICATES}/{Path(bundle).name}"
         see(Path(bundle).parent, CERTIFICATES, SSL_CERT_FILE=inside, PIP_CERT=inside)
