@@ -1,6 +1,6 @@
 """What %test does in every image: exactly the locked packages are there, and the modules named can be imported.
 
-    python -I check.py LOCK MODULE...
+python -I check.py LOCK MODULE...
 """
 
 import importlib
@@ -11,7 +11,14 @@ import tempfile
 from importlib.metadata import distributions
 from pathlib import Path
 
-CACHES = ("XDG_CACHE_HOME", "HF_HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "VLLM_CACHE_ROOT", "NUMBA_CACHE_DIR")
+CACHES = (
+    "XDG_CACHE_HOME",
+    "HF_HOME",
+    "TRITON_CACHE_DIR",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "VLLM_CACHE_ROOT",
+    "NUMBA_CACHE_DIR",
+)
 
 
 def plain(name: str) -> str:

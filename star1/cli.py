@@ -256,7 +256,9 @@ def images(args: argparse.Namespace) -> None:
 def _add_images(commands: Any) -> None:
     from star1.images import KINDS
 
-    command = commands.add_parser("images", help="container images: which there are, build what is missing (docs/hpc.md)")
+    command = commands.add_parser(
+        "images", help="container images: which there are, build what is missing (docs/hpc.md)"
+    )
     command.set_defaults(do=images)
     kinds = command.add_subparsers(dest="what", required=True, metavar="WHAT")
     for what, told in (("list", "the file of each kind of work"), ("build", "build those that are missing")):

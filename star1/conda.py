@@ -48,4 +48,6 @@ def check(root: Path = Path()) -> None:
     for label in labels(root):
         path = root / f"envs/{label}.yaml"
         if not path.is_file() or path.read_text("utf-8") != environment(label):
-            raise Star1Error(path, "out of step", f"what is generated for envs/{label}.lock", "`star1 images conda` writes it")
+            raise Star1Error(
+                path, "out of step", f"what is generated for envs/{label}.lock", "`star1 images conda` writes it"
+            )

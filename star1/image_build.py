@@ -63,12 +63,13 @@ def build_all(images: Sequence[Image], offline: bool, say: Say) -> None:
         say(f"{FOLDER}/base.sif: from Debian {DEBIAN}")
         make_base(images[0].root)
     for image in images:
-        if image.path.is_file() and record_file(image.path).is_file():
-            say(f"{image.file}: there")
+        name = image.file
+        if (image.root / name).is_file() and record_file(image.root / name).is_file():
+            say(f"{name}: there")
             continue
-        say(f"{image.file}: being built")
+        say(f"{name}: being built")
         record = build(image)
-        say(f"{image.file}: {image.path.stat().st_size / 1e6:,.0f} MB, sha256 {record['sha256']}")
+        say(f"{record['image']}: {record['bytes'] / 1e6:,.0f} MB, sha256 {record['sha256']}")
 
 
 def build(image: Image) -> Row:
@@ -84,7 +85,8 @@ def build(image: Image) -> Row:
     elif image.label != image.kind:
         arguments["PACKAGES"] = CUDA_PACKAGES
     _build(image.root, image.definition, output, arguments)
-    record: Row = {"image": name, "sha256": file_digest(output), "parts": parts, "built_by": version()}
+    record: Row = {"image": name, "sha256": file_digest(output), "bytes": output.stat().st_size}
+    record |= {"parts": parts, "built_by": version()}
     record["from"] = "Debian packages, made here" if base else "the base that the definition names"
     write_text(record_file(output), orjson.dumps(record, option=orjson.OPT_INDENT_2).decode() + "\n")
     return record
@@ -98,7 +100,9 @@ def make_base(root: Path) -> None:
     """
     if not shutil.which("mmdebstrap"):
         found, expected = "no command mmdebstrap", "it, to make a base of Debian's packages"
-        raise SettingError("images", found, expected, "`apt-get install mmdebstrap`, or build where a hub can be reached")
+        raise SettingError(
+            "images", found, expected, "`apt-get install mmdebstrap`, or build where a hub can be reached"
+        )
     with tempfile.TemporaryDirectory(prefix="star1-base-") as scratch:
         tree = Path(scratch) / "tree.tar"
         source = os.environ.get("DEBIAN_MIRROR")

@@ -13,7 +13,16 @@ from star1.records import Row, file_digest, write_text
 from star1.workflow.dag import jobs, stage_name
 
 # Variables that a container is given besides the endpoints' keys, where they are set; all others stay outside.
-PASSED = ("HF_TOKEN", "GITHUB_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")
+PASSED = (
+    "HF_TOKEN",
+    "GITHUB_TOKEN",
+    "HF_ENDPOINT",
+    "HF_HUB_OFFLINE",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "NO_PROXY",
+    "no_proxy",
+)
 PREFIX = "APPTAINERENV_"
 # Snakemake tells a job how many threads it has by this variable, which a cleaned environment would not hold.
 THREADS = ' --env OMP_NUM_THREADS="$OMP_NUM_THREADS"'
