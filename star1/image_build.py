@@ -150,7 +150,8 @@ def _fixed() -> dict[str, str]:
 
 def _site(cpu: bool) -> tuple[dict[str, str], list[str]]:
     """This machine's wheels, certificates and kept downloads for the time of a build: environment, and what to bind."""
-    environment, binds = _fixed(), []
+    environment = _fixed()
+    binds: list[str] = []
     kept = Path(os.environ.get("UV_CACHE_DIR") or ".cache/uv")
     kept.mkdir(parents=True, exist_ok=True)
 

@@ -21,6 +21,7 @@ from star1 import conda, doctor, image_build, images
 from star1.errors import InputError, SettingError, Star1Error
 from star1.images import Image
 from star1.passport.books import Books
+from star1.records import file_digest
 from star1.workflow import containers
 from star1.workflow.lookups import code
 from tests.conftest import ROOT
@@ -211,7 +212,7 @@ def test_gpus_are_for_jobs_that_can_use_them(monkeypatch: pytest.MonkeyPatch, tm
     names = {kind: f"containers/{kind}-0123456789ab.sif" for kind in images.KINDS}
 
     def command(image: str) -> str:
-        return singularity.shellcmd(image, "true", args="--cleanenv", shell_executable="bash")
+        return str(singularity.shellcmd(image, "true", args="--cleanenv", shell_executable="bash"))
 
     assert not any("--nv" in command(image) for image in names.values())
     device.touch()
@@ -279,7 +280,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for kind in ("data", "finetune"):
         image = parts_of(tmp_path, kind)
         image.path.write_bytes(kind.encode())
-        digest = image_build.file_digest(image.path)
+        digest = file_digest(image.path)
         images.record_file(image.path).write_text(json.dumps({"sha256": digest}))
     (tmp_path / "profiles/default").mkdir(parents=True)
     (tmp_path / "profiles/default/config.yaml").write_text("sdm: [apptainer]\n")
@@ -453,4 +454,4 @@ def test_data_rules_in_their_image(base: Path, tmp_path: Path, monkeypatch: pyte
     assert (project / "data/categorized.jsonl").stat().st_size
     noted = json.loads((project / containers.RECORDED).read_text())
     assert noted["stages"]["collect"] == image.file
-    assert noted["images"][image.file]["sha256"] == image_build.file_digest(image.path)
+    assert noted["images"][image.file]["sha256"] == file_digest(image.path)
