@@ -3,6 +3,7 @@
 # make pull   set up and fetch the released artifacts of the default run instead of making them
 # make release  the maintainers' way to renew those artifacts
 # make engines  set up vLLM for CPUs in an environment of its own (x86-64 Linux); the engine vllm finds it there
+# make images   build the container images that are missing (KINDS="data", VARIANT=cuda, OFFLINE=1: docs/hpc.md)
 # make lint   all static checks          make lock   resolve the environment anew          make clean   remove environments and scratch
 
 SHELL := bash
@@ -19,7 +20,7 @@ FIND_LINKS := $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.
 torch_from = $(if $(FIND_LINKS),$(addprefix --find-links ,$(FIND_LINKS)),--torch-backend $(1))
 TORCH := $(call torch_from,$(if $(shell command -v nvidia-smi),auto,cpu))
 
-.PHONY: run test pull release setup engines lint lock clean
+.PHONY: run test pull release setup engines images lint lock image-locks clean
 .DEFAULT_GOAL := run
 
 run: setup
@@ -58,6 +59,9 @@ release: setup
 	dvc push
 	dvc gc --workspace --cloud --force
 
+images: setup
+	star1 images build $(KINDS) $(if $(VARIANT),--variant $(VARIANT)) $(if $(filter 1,$(OFFLINE)),--offline)
+
 lint: setup
 	ruff check
 	ruff format --check
@@ -65,6 +69,7 @@ lint: setup
 	snakefmt --check Snakefile rules
 	snakemake --lint
 	star1 dvc-yaml --check
+	star1 images conda --check
 
 lock:
 	rm -f envs/local.lock
@@ -74,6 +79,19 @@ lock:
 	$(BIN)/uv pip compile -q --python-version 3.11 $(call torch_from,cpu) --no-emit-find-links --override envs/vllm-overrides.txt envs/vllm.in \
 	    --custom-compile-command "make lock" -o envs/vllm.lock
 	sed -i 's/^torch==\([0-9.]*\)+cpu/torch==\1/' envs/local.lock envs/vllm.lock
+
+# Of the container images and conda environments: the versions of local.lock, with the hash of every file.
+image-locks: LOCK := $(BIN)/uv pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_36 --generate-hashes --only-binary :all: \
+    --no-binary deepspeed --no-binary antlr4-python3-runtime --no-annotate \
+    --no-emit-find-links --custom-compile-command "make image-locks"
+image-locks:
+	rm -f envs/installer.lock envs/data.lock envs/finetune.lock envs/finetune-cuda.lock envs/vllm-cuda.lock
+	$(LOCK) -c envs/local.lock envs/installer.in -o envs/installer.lock
+	$(LOCK) -c envs/local.lock --override envs/data-overrides.txt envs/data.in -o envs/data.lock
+	$(LOCK) $(call torch_from,cpu) -c envs/local.lock envs/finetune.in -o envs/finetune.lock
+	$(LOCK) -c envs/local.lock envs/finetune.in -o envs/finetune-cuda.lock
+	$(LOCK) envs/vllm-cuda.in -o envs/vllm-cuda.lock
+	star1 images conda
 
 clean:
 	rm -rf $(VENV) $(VLLM) .work .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

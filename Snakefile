@@ -10,7 +10,7 @@ import sys
 
 from snakemake.utils import min_version
 
-from star1 import params, runs
+from star1 import images, params, runs
 from star1.errors import Star1Error
 from star1.workflow import engine
 from star1.workflow.inputs import Inputs
@@ -32,10 +32,11 @@ SCREENED = list(dict.fromkeys([*P.names("collect.benchmarks"), *BENCHMARKS]))
 MODELS = runs.expand(P.names("generate.models"), P.value("finetune.runs"))
 RUNS = list(runs.by_model(P.value("finetune.runs")))
 SELECTIONS = P.names("curate.selections")
-# One image a kind of work; used with `--sdm apptainer`, else the environment that Snakemake runs in.
-IMAGES = {kind: f"containers/{kind}.sif" for kind in ("data", "finetune", "vllm")}
+# One image a kind of work; used with `--workflow-profile profiles/apptainer`, else the environment that Snakemake runs in.
+IMAGES = images.names(P.values)
 inputs = Inputs(P)
 engine.limit(workflow, inputs.endpoints())
+engine.prepare_containers(workflow, P.values)
 
 
 wildcard_constraints:

@@ -251,6 +251,39 @@ def doctor(args: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def images(args: argparse.Namespace) -> None:
+    """Tell of the container images, build those that are missing, or write the conda environments of the same packages."""
+    from star1 import conda, image_build, params
+    from star1 import images as known
+
+    if args.what == "conda":
+        return conda.check() if args.check else conda.write()
+    which = args.variant or known.variant(params.load())
+    wanted = [known.Image(kind, which) for kind in args.kinds or known.KINDS]
+    if args.what == "build":
+        return image_build.build_all(wanted, args.offline, say)
+    for image in wanted:
+        about = known.read_record(image.path) if image.path.is_file() else None
+        say(f"{image.file}: {about['sha256'] if about else 'there' if image.path.is_file() else 'not there'}")
+
+
+def _add_images(commands: Any) -> None:
+    from star1.images import KINDS
+
+    command = commands.add_parser(
+        "images", help="container images: which there are, build what is missing (docs/hpc.md)"
+    )
+    command.set_defaults(do=images)
+    kinds = command.add_subparsers(dest="what", required=True, metavar="WHAT")
+    for what, told in (("list", "the file of each kind of work"), ("build", "build those that are missing")):
+        kind = kinds.add_parser(what, help=told)
+        kind.add_argument("kinds", nargs="*", metavar="KIND", help=f"{', '.join(KINDS)}; none means all")
+        kind.add_argument("--variant", choices=("cpu", "cuda"), help="by default images.variant of params.yaml")
+    kind.add_argument("--offline", action="store_true", help="from Debian's packages, where no hub can be reached")
+    kind = kinds.add_parser("conda", help="write envs/*.yaml from the locks")
+    kind.add_argument("--check", action="store_true", help="only compare; exit status 1 when out of step")
+
+
 def policy_check(args: argparse.Namespace) -> None:
     """Check a policy pack: its files, then its golden examples."""
     from star1 import params, policy_check
@@ -401,6 +434,7 @@ def parser() -> argparse.ArgumentParser:
     place.add_argument("--row", type=int, help="show this row, counted from 0; by default the first that is used")
     place.add_argument("--id", help="show the row with this id")
     kind.set_defaults(do=inspect)
+    _add_images(commands)
     command = commands.add_parser("show", help="print the tables of the last run and where everything lies")
     command.set_defaults(do=show)
     return root

@@ -12,9 +12,11 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from star1 import runs
+import yaml
+
+from star1 import images, runs
 from star1.endpoints import Endpoint, connect
-from star1.errors import CallError, SettingError, Star1Error
+from star1.errors import CallError, InputError, SettingError, Star1Error
 from star1.params import Params, Roles
 from star1.preflight import (
     Listing,
@@ -25,6 +27,7 @@ from star1.preflight import (
     sent_name,
     where,
 )
+from star1.records import file_digest
 
 GIGABYTE = 10**9
 # Free space below which a run is warned of, and refused: 41K replies of a reasoning model take 0.3 GB.
@@ -58,7 +61,7 @@ def examine(params: Params, names: Sequence[str] = (), whole: bool = False, toda
     chosen = _chosen(params, names, whole)
     day = today or date.today()
     findings = asyncio.run(_all_endpoints(chosen, day))
-    return findings if names else [*findings, *machine()]
+    return findings if names else [*findings, *machine(), *containers(params.images.variant)]
 
 
 def _chosen(params: Params, names: Sequence[str], whole: bool) -> dict[str, Endpoint]:
@@ -201,6 +204,52 @@ def _tools() -> Iterator[Finding]:
         yield Finding("note", f"{name}: {'there' if there[name] else f'not there; only {needed} would need it'}")
     gpus = _gpus()
     yield Finding("note", f"CUDA: {', '.join(gpus) if gpus else 'no GPU that nvidia-smi tells of'}")
+
+
+def profiles_with_containers(environment: Mapping[str, str], root: Path = Path()) -> list[str]:
+    """Profiles by which Snakemake, started from here as it is, would run rules in containers."""
+    named = [environment.get(name, "") for name in ("SNAKEMAKE_PROFILE", "SNAKEMAKE_WORKFLOW_PROFILE")]
+    found = []
+    for folder in dict.fromkeys(one for one in [*named, "profiles/default"] if one):
+        path = root / folder / "config.yaml"
+        settings = (yaml.safe_load(path.read_text("utf-8")) if path.is_file() else None) or {}
+        methods = [settings.get(key) for key in ("software-deployment-method", "sdm")]
+        if "apptainer" in " ".join(str(one) for one in methods):
+            found.append(folder)
+    return found
+
+
+def containers(variant: str, root: Path = Path(), environment: Mapping[str, str] = os.environ) -> list[Finding]:
+    """Where a profile asks for containers: the command, and each image, which is to be the one that was built."""
+    asked = profiles_with_containers(environment, root)
+    if not asked:
+        return []
+    findings = []
+    if not _command("apptainer", "singularity"):
+        hint = "`module load apptainer` on many clusters"
+        error = Star1Error("apptainer", f"no such command; {asked[0]} asks for containers", "it on the PATH", hint)
+        findings.append(Finding("refused", str(error)))
+    for kind in images.KINDS:
+        try:
+            findings.append(_image(images.Image(kind, variant, root)))
+        except InputError as error:
+            findings.append(Finding("refused", str(error)))
+    return findings
+
+
+def _image(image: images.Image) -> Finding:
+    name, build = f"image {image.kind}", "`make images` builds it"
+    if not image.path.is_file():
+        others = (path.name for path in image.path.parent.glob("*.sif") if path.stem.rpartition("-")[0] == image.label)
+        told = "".join(f"; {other} is for other locks or definitions" for other in sorted(others))
+        error = Star1Error(name, f"no {image.file}{told}", "the image for what is in containers/ and envs/ now", build)
+        return Finding("refused", str(error))
+    record = images.read_record(image.path)
+    if record is None or record.get("sha256") != file_digest(image.path):
+        found = f"{image.file} {'has no record' if record is None else 'is not the file that its record tells of'}"
+        error = Star1Error(name, found, "an image as `make images` leaves it", f"rm {image.file}; {build}")
+        return Finding("refused", str(error))
+    return Finding("ok", f"{name}: {image.file}, as it was built")
 
 
 def _command(*names: str) -> bool:

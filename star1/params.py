@@ -344,6 +344,12 @@ class Summarize(Section):
     confidence: Annotated[float, Field(gt=0, lt=1)]
 
 
+class Images(Section):
+    """Container images."""
+
+    variant: Literal["cpu", "cuda"]
+
+
 class Release(Section):
     """Released data sets and models; a source in `redistribute` is given on, or not, whatever its licence is."""
 
@@ -369,6 +375,7 @@ class Params(Section):
     agree: Agree
     summarize: Summarize
     release: Release
+    images: Images
 
 
 class ParamsError(SettingError):

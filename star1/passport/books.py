@@ -1,6 +1,5 @@
 """What is written down about the run: dvc.lock, the commit, images, and whether the files are still those."""
 
-import base64
 import hashlib
 import json
 import re
@@ -14,9 +13,10 @@ import yaml
 
 from star1.errors import InputError
 from star1.records import Row, file_digest
+from star1.workflow.containers import read_recorded
+from star1.workflow.trust import record_file
 
 LOCK = Path("dvc.lock")
-METADATA = Path(".snakemake/metadata")
 # Larger files are told by size alone: to read them takes longer than an answer should.
 HASHED_BYTES = 8 * 2**20
 CODE = (".py", ".sh")
@@ -123,10 +123,17 @@ class Books:
             self._digests[path] = md5(self.root / path) if (self.root / path).is_file() else None
         return self._digests[path]
 
+    @cached_property
+    def _images(self) -> Row:
+        return read_recorded(self.root)
+
     def image(self, output: str) -> Row:
-        """The container image of a stage, as Snakemake recorded it."""
-        name = base64.b64encode(output.encode()).decode()
-        record = self.root / METADATA / name
+        """The container image of a stage, as it was noted at the end of its run, else as Snakemake recorded it."""
+        noted = (self._images.get("stages") or {}).get(self._stages.get(output, ("", {}))[0])
+        if noted:
+            about = self._images["images"].get(noted, {})
+            return {"ran_in": noted, "named": noted, "sha256": about.get("sha256"), "parts": about.get("parts")}
+        record = self.root / record_file(output)
         if not record.is_file():
             return {"ran_in": "not recorded here"}
         said = json.loads(record.read_text("utf-8"))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from star1.errors import Star1Error
+from star1.images import without_key
 from star1.workflow.lookups import LookUp, canonical
 
 TRUST_CHECK_OFF = "STAR1_TRUST_CHECK_OFF"
@@ -99,7 +100,7 @@ def digest(job: Any) -> str:
             [str(file) for file in job.input],
             [str(file) for file in job.output],
             parameter_names(job),
-            job.container_img_url or "",
+            without_key(job.container_img_url or ""),
         ]
     )
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from star1.errors import Star1Error
-from star1.workflow import dvcfile, foresight, sync, trust
+from star1.workflow import containers, dvcfile, foresight, sync, trust
 from star1.workflow.dag import TRUST_CHECK_OFF, digest, jobs, stage_name
 from star1.workflow.stage import STAGE_DIGEST
 
@@ -28,12 +28,20 @@ def limit(workflow: Any, resources: Mapping[str, int]) -> None:
             workflow.register_resource(name, amount)
 
 
+def prepare_containers(workflow: Any, params: Mapping[str, Any]) -> None:
+    """See to it that jobs in containers get what they need, and no more."""
+    if containers.in_use(workflow):
+        containers.prepare(params)
+
+
 def on_start(workflow: Any) -> None:
     """Refuse to work for a DVC stage that was generated from other rules; tell what model calls are foreseen to cost.
 
     Raises:
-        Star1Error: dvc.yaml is out of step with the rules or with a list in params.yaml.
+        Star1Error: dvc.yaml is out of step with the rules or with a list in params.yaml, or an image is not there.
     """
+    if containers.in_use(workflow):
+        containers.check(workflow)
     if expected := os.environ.get(STAGE_DIGEST):
         for job in workflow.dag.jobs:
             if job.output and workflow.dag.needrun(job) and digest(job) != expected:
@@ -55,6 +63,7 @@ def show_results() -> None:
 def on_end(workflow: Any) -> None:
     """After a run, whether it succeeded or not: keep the digests of what was made, then tell DVC."""
     trust.seal()
+    containers.record(workflow)
     if not sync.uses_dvc():
         return
     if INSIDE_DVC in os.environ:
