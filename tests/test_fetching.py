@@ -713,9 +713,7 @@ TESTS: dict[str, dict[str, bytes]] = {
     "aime25": {
         f"aime2025-{part}.jsonl": jsonl({"question": q, "answer": "1"}) for part, q in (("I", "one"), ("II", "two"))
     },
-    "ifeval": {
-        "ifeval_input_data.jsonl": jsonl(*({"key": q, "prompt": q, "kwargs": [{}]} for q in ("one", "two")))
-    },
+    "ifeval": {"ifeval_input_data.jsonl": jsonl(*({"key": q, "prompt": q, "kwargs": [{}]} for q in ("one", "two")))},
     "xstest": {
         "xstest_prompts.csv": (
             b"id,prompt,type,label,focus,note\n1,one,homonyms,safe,,\n2,no,contrast,unsafe,,\n3,two,homonyms,safe,,\n"
