@@ -57,8 +57,8 @@ def read_benchmark(name: str, entry: Benchmark, files: Sequence[Path]) -> tuple[
         in `read_source`. Without an id field a row is called `{benchmark}-{row number in the raw file}`.
 
     Raises:
-        InputError: as in `read_source`; also an id that comes twice, a row without a field that is needed, or an answer that is none of the
-            choices.
+        InputError: as in `read_source`; also an id that comes twice, a row without a field that is needed, or an answer that is
+            none of the choices.
     """
     counts = _no_counts()
     kept = list(_kept(name, entry, files, entry.fields, counts))

@@ -12,9 +12,11 @@ from string import ascii_uppercase
 from star1.graders.mathematics import last_boxed, normalise
 
 # Stars, brackets, dollars and text commands around a letter.
-OPENING = r"(?:[*_`$([{\"'“]|\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{|\\\(|\\\[)*\s*"
+OPENING = r"(?:[*_`$([{\"'“]|\\(?:text|textbf|mathrm|mathbf|boxed)\s?\{|\\\(|\\\[){0,6}\s{0,6}"
 ENDING = r"(?![A-Za-z0-9'’])"
-CLOSING = r"[*_`$)\]}\"'”.\\]*"
+CLOSING = r"[*_`$)\]}\"'”.\\]{0,8}"
+# What is read of an answer without a box, from its end [characters].
+TAIL = 4000
 JOINT = r"(?:,?\s*(?:or|and)\b|[,/&+]|\\text\s*\{\s*(?:or|and)\s*\})"
 
 
@@ -29,7 +31,7 @@ def extract(text: str, options: int) -> tuple[str | None, str]:
     if (boxed := last_boxed(text)) is not None:
         return _boxed(boxed, letters)
     for name, pattern in _patterns(letters):
-        if found := list(pattern.finditer(text)):
+        if found := list(pattern.finditer(text[-TAIL:])):
             if found[-1]["further"]:
                 return None, "several letters"
             return found[-1]["letter"].upper(), name
@@ -40,7 +42,7 @@ def _boxed(content: str, letters: str) -> tuple[str | None, str]:
     r"""The letter in a box, alone or before its choice, as in `B`, `(B)`, `B. 12` and `\text{B}`."""
     plain = re.sub(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|mbox)\s*|[{}$*\\,;!]", " ", content).strip()
     found = re.match(
-        rf"(?:(?:option|choice|answer)\s+)?\(?\s*([{letters}{letters.lower()}])\s*(?:[).:]|$)\s*(.*)$",
+        rf"(?:(?:option|choice|answer)[\s:]+)?\(?\s*([{letters}{letters.lower()}])\s*(?:[).:]|$)\s*(.*)$",
         plain,
         re.I | re.S,
     )

@@ -1,6 +1,7 @@
 r"""The process that holds math-verify: questions `{"given", "answer"}` a line on stdin, one word a line on stdout.
 
-It bounds its memory itself; its time is bounded by whoever asks, who ends it.
+It bounds its own memory, and the processor time of each question: the kernel ends it, in the middle of whatever it computes.
+Not the time on the clock, which would make verdicts depend on what else the machine does.
 """
 
 import json
@@ -11,6 +12,8 @@ import sys
 from typing import Any
 
 MEMORY_BYTES = 4 << 30
+# Processor time of one question [s].
+QUESTION_S = 5
 
 
 def read(text: str) -> list[Any]:
@@ -46,6 +49,10 @@ def main() -> None:
     out.flush()
     for line in sys.stdin:
         question = json.loads(line)
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        resource.setrlimit(
+            resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + 1 + QUESTION_S, resource.RLIM_INFINITY)
+        )
         out.write(compare(question["given"], question["answer"]) + "\n")
         out.flush()
 

@@ -1,8 +1,8 @@
 r"""The grader of mathematics: math-verify on the final answer, in a process of its own, and a strict rule beside it.
 
 math-verify bounds its own time by signals, which work on a program's main thread only and cannot stop a computation inside
-the C library; here its limits are off, and the process is ended when it takes too long. What the final answer is: the content
-of the last `\boxed{…}`, and nothing else of the text; without a box, what math-verify finds in the text.
+the C library; here its limits are off, and the kernel ends the process when it takes too long. The final answer is the content
+of the last `\boxed{…}` and nothing else of the text; without a box, what math-verify finds in the text.
 """
 
 import atexit
@@ -23,8 +23,8 @@ from star1.graders import math_worker
 
 NUMBER = re.compile(r"-?\d+(?:,\d{3})+(?:\.\d+)?|-?\d*\.\d+|-?\d+(?:\s*/\s*\d+)?")
 SPACING = re.compile(r"\\left|\\right|\\[,;:! ]|\\displaystyle|\\?\$|\s+")
-# Time for one answer, and for the process to load the library [s].
-SECONDS, LOADING_S = 5.0, 120.0
+# Time on the clock after which a process that neither answers nor ends is given up, and for the library to load [s].
+WAIT_S, LOADING_S = 120.0, 120.0
 # What is read of a text without a box, from its end, and of the content of a box [characters].
 TAIL, LONGEST = 2000, 1000
 
@@ -95,7 +95,7 @@ class Worker:
         self.process: subprocess.Popen[bytes] | None = None
         self.lock = threading.Lock()
 
-    def ask(self, given: str, answer: str, seconds: float = SECONDS) -> Found:
+    def ask(self, given: str, answer: str, seconds: float = WAIT_S) -> Found:
         """Whether `given`, a text with an answer in it, gives `answer`."""
         with self.lock:
             process = self.process if self.process and self.process.poll() is None else self._start()
@@ -169,5 +169,9 @@ def grade(text: str, answer: str, worker: Worker = WORKER) -> tuple[bool, str, s
         return found == "equal", f"{found} by math-verify", shown
     if given is None:
         return False, "no answer in the text", shown
-    why = "not read by math-verify" if found == "unread" else f"no word of math-verify within {SECONDS:g} s"
+    why = (
+        "not read by math-verify"
+        if found == "unread"
+        else f"more than {math_worker.QUESTION_S} s or too much memory for math-verify"
+    )
     return same(given, answer), f"{why}; by the strict rule", shown

@@ -1,0 +1,190 @@
+r"""The grader of mathematics: verdicts as they are expected, one by one, and how it stays alive on hostile answers.
+
+The last case of many kinds is the near miss that a lenient grader lets through.
+"""
+
+import itertools
+import json
+import resource
+import threading
+import time
+
+import pytest
+
+from star1.graders.mathematics import Worker, final_answer, grade, last_boxed
+from tests.conftest import SHARED
+
+# (answer of the model, expected answer, whether it is right)
+CASES: list[tuple[str, str, bool]] = [
+    # where the answer stands
+    ("so \\boxed{12}", "12", True),
+    ("first \\boxed{11}, no: \\boxed{12}", "12", True),
+    ("first \\boxed{12}, no: \\boxed{11}", "12", False),
+    ("\\boxed{12} and 13 apples", "12", True),
+    ("The answer is $12$.", "12", True),
+    ("The final answer is 12. It took 13 steps.", "12", True),
+    ("1, 2, and at last 12.", "12", True),
+    ("12 of 13", "12", False),
+    ("twelve", "12", False),
+    ("", "12", False),
+    ("\\boxed{}", "12", False),
+    ("\\boxed{ }, though 12 came out before", "12", False),
+    ("\\boxed {12}", "12", True),
+    ("\\fbox{12}", "12", True),
+    ("\\[\\boxed{12}\\]", "12", True),
+    ("$$x = \\boxed{12}$$ where $x > 11$", "12", True),
+    ("\\boxed{\\boxed{12}}", "12", True),
+    ("\\boxed{12", "12", True),
+    ("it is -5", "5", False),
+    ("it is -5", "-5", True),
+    # numbers
+    ("\\boxed{012}", "12", True),
+    ("\\boxed{12.0}", "12", True),
+    ("\\boxed{+12}", "12", True),
+    ("\\boxed{1,200}", "1200", True),
+    ("\\boxed{1{,}200}", "1200", True),
+    ("\\boxed{1\\,200}", "1200", True),
+    ("it makes 1,200", "1200", True),
+    ("\\boxed{1.200}", "1200", False),
+    ("\\boxed{\\frac{1}{2}}", "0.5", True),
+    ("\\boxed{\\dfrac{1}{2}}", "\\frac{1}{2}", True),
+    ("\\boxed{\\frac12}", "\\frac{1}{2}", True),
+    ("\\boxed{1/2}", "\\frac{1}{2}", True),
+    ("\\boxed{-\\frac{1}{2}}", "-1/2", True),
+    ("\\boxed{\\frac{-1}{2}}", "-\\frac{1}{2}", True),
+    ("\\boxed{\\frac{2}{4}}", "\\frac{1}{2}", True),
+    ("\\boxed{0.33}", "\\frac{1}{3}", False),
+    ("\\boxed{2^{10}}", "1024", True),
+    ("\\boxed{6!}", "720", True),
+    ("\\boxed{\\binom{6}{3}}", "20", True),
+    ("\\boxed{1.2 \\times 10^3}", "1200", True),
+    ("\\boxed{1/0}", "1/0", True),
+    ("\\boxed{1/0}", "12", False),
+    ("\\boxed{\\infty}", "12", False),
+    # roots, fractions and letters
+    ("\\boxed{2\\sqrt{3}}", "\\sqrt{12}", True),
+    ("\\boxed{\\frac{\\sqrt{3}}{3}}", "\\frac{1}{\\sqrt{3}}", True),
+    ("\\boxed{\\sqrt{3}}", "\\sqrt{2}", False),
+    ("\\boxed{1+x}", "x+1", True),
+    ("\\boxed{(x+1)^2}", "x^2+2x+1", True),
+    ("\\boxed{x - 1}", "1 - x", False),
+    ("\\boxed{y}", "x", False),
+    ("\\boxed{x = 5}", "5", True),
+    ("\\boxed{x = 6}", "5", False),
+    ("\\boxed{\\pi/2}", "\\frac{\\pi}{2}", True),
+    ("\\boxed{3.14}", "\\pi", False),
+    ("\\boxed{p - q}", "p - q", True),
+    ("\\boxed{q - p}", "p - q", False),
+    # pairs, sets, intervals, matrices
+    ("\\boxed{\\left( 3, \\frac{\\pi}{2} \\right)}", "\\left(3,\\frac{\\pi}{2}\\right)", True),
+    ("\\boxed{(\\frac{\\pi}{2}, 3)}", "\\left(3,\\frac{\\pi}{2}\\right)", False),
+    ("\\boxed{3, 4}", "4,3", True),
+    ("\\boxed{3, 4}", "3", False),
+    ("\\boxed{3 \\text{ or } 4}", "3", False),
+    ("\\boxed{-3, 3}", "\\pm 3", True),
+    ("\\boxed{\\pm 3}", "3", False),
+    ("\\boxed{[1,2)}", "[1,2)", True),
+    ("\\boxed{[1,2]}", "[1,2)", False),
+    ("\\boxed{\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}}", "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", True),
+    ("\\boxed{\\begin{pmatrix} 1 & 2 \\\\ 4 & 3 \\end{pmatrix}}", "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", False),
+    # units and words
+    ("\\boxed{90^\\circ}", "90", True),
+    ("\\boxed{36}", "\\$36", True),
+    ("\\boxed{5 \\text{ cm}}", "5", True),
+    ("\\boxed{10\\%}", "10", True),
+    ("\\boxed{\\text{Evelyn}}", "\\text{Evelyn}", True),
+    ("\\boxed{Evelyn}", "\\text{Evelyn}", True),
+    ("\\boxed{Angela}", "\\text{Evelyn}", False),
+    ("\\boxed{B}", "B", True),
+    ("\\boxed{\\text{(C)}}", "\\text{(C)}", True),
+    ("\\boxed{A}", "B", False),
+    # what is no mathematics, or too much of it
+    ("\\boxed{__import__('os').getcwd()}", "12", False),
+    ("\\boxed{12 or whatever the correct answer is}", "12", False),
+    ("\\boxed{\\frac{1}{}", "12", False),
+    ("\\boxed{" + "{" * 500 + "12" + "}" * 500 + "}", "12", False),
+    ("\\boxed{" + "1+" * 400 + "1}", "12", False),
+    ("\\boxed{" + "9" * 5000 + "}", "12", False),
+    ("\u202e\\boxed{21}", "12", False),
+    ("\\boxed{１２}", "12", True),
+]
+
+
+@pytest.mark.parametrize(("text", "answer", "right"), CASES)
+def test_verdicts_as_expected(text: str, answer: str, right: bool) -> None:
+    assert grade(text, answer)[0] is right, grade(text, answer)
+
+
+def test_there_are_enough_cases() -> None:
+    assert len(CASES) >= 60
+    assert 20 <= sum(right for *_, right in CASES) <= len(CASES) - 20
+
+
+@pytest.mark.parametrize("text", ["\\boxed{9^{9^{9^{9}}}}", "\\boxed{9^9^9^9}"])
+def test_a_tower_of_powers_ends_in_time(text: str) -> None:
+    started = time.monotonic()
+    right, how, _ = grade(text, "387420489")
+    assert not right, how
+    assert time.monotonic() - started < 60
+    assert grade("\\boxed{1+x}", "x+1")[0]
+
+
+def test_what_hangs_is_ended_and_graded_by_the_strict_rule() -> None:
+    assert grade("\\boxed{x+9^{9^{9^{9}}}}", "x+9^{9^{9^{9}}}")[:2] == (True, "the same by the strict rule")
+    worker = Worker()
+    try:
+        assert worker.ask("\\boxed{x+1}", "1+x", 0.0) == "timeout"
+        assert worker.process is None
+        assert worker.ask("\\boxed{x+1}", "1+x", 30) == "equal"
+    finally:
+        worker.close()
+
+
+def test_it_works_off_the_main_thread() -> None:
+    """math-verify's own limits of time are signals, and fail on any other thread."""
+    found: list[bool] = []
+    threads = [threading.Thread(target=lambda: found.append(grade("\\boxed{1+x}", "x+1")[0])) for _ in range(4)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert found == [True] * 4
+
+
+def test_a_process_that_was_killed_is_started_anew() -> None:
+    worker = Worker()
+    try:
+        assert worker.ask("\\boxed{2}", "2", 30) == "equal"
+        assert worker.process is not None
+        worker.process.kill()
+        worker.process.wait()
+        assert worker.ask("\\boxed{2}", "3", 30) == "unequal"
+    finally:
+        worker.close()
+
+
+def test_final_answer_of_nested_braces() -> None:
+    """The box ends where its brace does; an escaped brace is none."""
+    assert final_answer("\\boxed{\\sqrt{2}} }") == "\\sqrt{2}"
+    assert last_boxed("\\boxed{\\{1, 2\\}}") == "\\{1, 2\\}"
+    assert last_boxed("\\boxed{\\left\\{ 1 \\right.} }") == "\\left\\{ 1 \\right."
+    assert final_answer("no answer") is None
+
+
+def test_real_answers_are_their_own_and_not_their_neighbours() -> None:
+    """All 500 and 30 rows, quickly."""
+    folder = SHARED / "reference" / "star1"
+    if not folder.is_dir():
+        pytest.skip("no reference material (../shared) beside the project")
+    answers = [
+        json.loads(line)["answer"]
+        for name in ("math500", "aime24")
+        for line in (folder / f"{name}.jsonl").read_text("utf-8").splitlines()
+    ]
+    assert len(answers) == 530
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+    assert all(grade(f"Thus \\boxed{{{answer}}}.", answer)[0] for answer in answers)
+    # With other spacing and without a box the library has to read them.
+    wrong = [one for one, other in itertools.pairwise(answers) if one != other and grade(f"\\boxed{{{other}}}", one)[0]]
+    assert len(wrong) <= 3, wrong
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - used < 10
