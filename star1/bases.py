@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from star1 import checkpoints
+from star1 import checkpoints, prefetched
 from star1.errors import CallError, InputError, SettingError
 from star1.records import write_text
 
@@ -56,7 +56,21 @@ def _tiny(values: dict[str, Any], staging: Path) -> dict[str, Any]:
 
 
 def _hub(repository: str, revision: str, staging: Path) -> dict[str, Any]:
-    """Download a snapshot; files of it that an interrupted run left in `staging` are not downloaded again."""
+    """A snapshot: prefetched, or downloaded; files that an interrupted run left in `staging` are not downloaded again."""
+    if prefetched.has(prefetched.model_key(repository, revision)):
+        checkpoints.empty(staging)
+        if record := prefetched.find_model(repository, revision, staging):
+            return record
+    return download(repository, revision, staging)
+
+
+def download(repository: str, revision: str, staging: Path) -> dict[str, Any]:
+    """Download a snapshot of a model from the hub.
+
+    Raises:
+        CallError: the hub cannot be reached, or refuses it.
+        SettingError: no name of a repository.
+    """
     import httpx
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -71,6 +85,7 @@ def _hub(repository: str, revision: str, staging: Path) -> dict[str, Any]:
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx.HTTPError, HfHubHTTPError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         hint = "check name, access (HF_TOKEN) and connection, or use kind mirror with a local folder"
+        hint = prefetched.HINT if prefetched.offline() else hint
         raise CallError(where, reason, "a reachable repository", hint) from None
     shutil.rmtree(staging / ".cache", ignore_errors=True)
     return {"repository": repository, "revision": revision, "commit": commit}

@@ -145,6 +145,20 @@ def pin(args: argparse.Namespace) -> None:
     say(f"pin: {len(lines)} entries {'written to params.yaml' if args.write else 'looked at; --write records them'}")
 
 
+def prefetch(args: argparse.Namespace) -> None:
+    """Fetch everything that lies on the network into one folder, or read again what is there."""
+    from star1 import params, prefetched, prefetching
+
+    if args.verify:
+        told, whole = prefetched.verify()
+        for line in told:
+            say(line)
+        if not whole:
+            sys.exit(1)
+        return
+    prefetching.prefetch(params.Params.model_validate(params.load()), args.names, say)
+
+
 def ledger(args: argparse.Namespace) -> None:
     """Look after the stores of model replies."""
     from star1 import ledger as stored
@@ -318,6 +332,15 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("names", nargs="*", help="entries such as AttaQ or sources.AttaQ; none means all not pinned")
     command.add_argument("--write", action="store_true", help="record them in params.yaml")
     command.set_defaults(do=pin)
+    command = commands.add_parser(
+        "prefetch",
+        help="fetch all that lies on the network into .cache/prefetched, for machines without one (docs/hpc.md)",
+    )
+    command.add_argument(
+        "names", nargs="*", help="entries such as fetch.sources.HarmBench, or HarmBench; none means all"
+    )
+    command.add_argument("--verify", action="store_true", help="read what is there again; exit status 1 when damaged")
+    command.set_defaults(do=prefetch)
     command = commands.add_parser("import-published", help="fetch the released data sets and check their digests")
     command.add_argument("names", nargs="*", help="STAR-1, STAR-41K, STAR-benign-915; none means all")
     command.set_defaults(do=import_published)

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from star1 import hub
+from star1 import hub, prefetched
 from star1.errors import InputError, SettingError
 from star1.layouts import look_at
 from star1.progress import Progress
@@ -46,6 +46,8 @@ def fetch_files(
         SettingError: no mirror folder or no token where one is needed.
         InputError: a file is missing, cannot be fetched, or is not the one expected.
     """
+    if files := prefetched.find(entry):
+        return _verified(files, entry)
     if entry.kind in REMOTE and not entry.pinned:
         place = f"{entry.repository} at {entry.revision}" if entry.repository else ", ".join(entry.paths)
         tell(f"warning: {place} is not pinned, its content may change; `star1 pin` records what it is now")
@@ -61,7 +63,10 @@ def bring(
             download(url, target, entry.digest_of(position), pause_s, fresh=not entry.pinned)
             for position, (url, target) in enumerate(_places(entry, cache, github))
         ]
-    files = hub.fetch(entry, pause_s) if entry.kind == "hub" else _local(entry, mirror, root)
+    return _verified(hub.fetch(entry, pause_s) if entry.kind == "hub" else _local(entry, mirror, root), entry)
+
+
+def _verified(files: list[Path], entry: Located) -> list[Path]:
     if entry.digests and len(entry.digests) != len(files):
         raise SettingError(entry.repository, f"{len(entry.digests)} sha256 for {len(files)} files", "one for each file")
     for position, file in enumerate(files):
@@ -121,6 +126,8 @@ def download(url: str, target: Path, digest: str | None, pause_s: float = 1.0, f
         with _alone(target):
             if target.is_file() and not fresh and (digest is None or file_digest(target) == digest.lower()):
                 return target
+            if prefetched.offline():
+                raise InputError(url, "offline mode (HF_HUB_OFFLINE)", "a connection", prefetched.HINT)
             target.unlink(missing_ok=True)
             return _whole(url, target, digest, pause_s).rename(target)
     except OSError as error:

@@ -55,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
     def answer(self, body: bool) -> None:
         path = self.path.split("?")[0]
         span, token, version = (self.headers.get(name) for name in ("Range", "Authorization", "If-Range"))
-        if path.startswith("/api/") and not path.startswith(("/api/datasets/", "/api/repos/")):
+        if path.startswith("/api/") and not path.startswith(("/api/datasets/", "/api/models/", "/api/repos/")):
             return self.reply(404, {}, b"", body)  # the hub's library asks for more than data
         self.server.asked.append((self.command, path, span, token, version))
         fault = self.server.faults.pop(0) if self.server.faults else None

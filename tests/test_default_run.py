@@ -95,15 +95,35 @@ def clean(folder: Path) -> None:
     assert "up to date" in run(folder, "dvc", "status")
 
 
+def without_network() -> list[str]:
+    """What runs a command in a network namespace of its own, in which nothing can be reached; empty where that is not allowed."""
+    command = ["unshare", "--map-root-user", "--net"]
+    try:
+        done = subprocess.run([*command, "true"], capture_output=True, check=False)
+    except FileNotFoundError:
+        return []
+    return command if done.returncode == 0 else []
+
+
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small run, from a clone without any artifact."""
     folder = tmp_path_factory.mktemp("small") / "project"
     copy_project(folder)
     run(folder, "star1", "preset", *(part for one in SMALL for part in ("--set", one)))
-    text = run(folder, "snakemake", "--quiet", "rules", "host", "reason")
+    # By `test_small_run_needs_no_network` nothing is reached from in there.
+    text = run(folder, *without_network(), "snakemake", "--quiet", "rules", "host", "reason")
     assert "NOT A SAFETY RESULT" in text  # the tables stand at the end of a run
     return folder
+
+
+@pytest.mark.slow
+def test_small_run_needs_no_network(small: Path) -> None:
+    if not (command := without_network()):
+        pytest.skip("no network namespaces here (unshare --map-root-user --net)")
+    interfaces = run(small, *command, "cat", "/proc/net/dev").splitlines()[2:]
+    assert [line.split(":")[0].strip() for line in interfaces] == ["lo"]  # the fixture's run was made in such a place
+    assert (small / "results/tables/main.json").is_file()
 
 
 @pytest.mark.slow
