@@ -7,7 +7,7 @@ import orjson
 
 from star1 import agreement, agreement_table
 from star1.errors import run
-from star1.records import read_rows, write_json, write_rows, write_text
+from star1.records import write_json, write_rows, write_text
 
 
 def main() -> None:
