@@ -7,9 +7,7 @@ import orjson
 
 from star1 import agreement, agreement_table
 from star1.errors import run
-from star1.records import read_rows, write_json, write_rows, write_text
-
-FIELDS = ["id", "benchmark", "purpose", "name", "kind", "verdict", "unscored", "judge"]
+from star1.records import write_json, write_rows, write_text
 
 
 def main() -> None:
@@ -25,13 +23,8 @@ def main() -> None:
     for name in ("--json", "--markdown", "--disagreements"):
         parser.add_argument(name, type=Path, required=True)
     flags = parser.parse_args()
-    found = []
-    for benchmark in orjson.loads(flags.benchmarks):
-        rows = read_rows(flags.rows / f"{benchmark}.jsonl", ["id"])
-        categories = {row["id"]: row.get("category") for row in rows}
-        for model in orjson.loads(flags.models):
-            judged = read_rows(flags.judgements / model / f"{benchmark}.jsonl", FIELDS)
-            found += agreement.answers(model, judged, categories)
+    names = orjson.loads(flags.models), orjson.loads(flags.benchmarks)
+    found = agreement.read_answers(flags.judgements, flags.rows, *names)
     options = agreement.Options(flags.confidence, flags.resamples, flags.seed)
     result, differing = agreement_table.table(found, options), agreement.disagreements(found)
     write_json(flags.json, result)

@@ -11,9 +11,10 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from star1.records import Row
+from star1.records import Row, read_rows
 from star1.stats import rate
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ALL = "all"
+FIELDS = ["id", "benchmark", "purpose", "name", "kind", "verdict", "unscored", "judge"]
 # Kinds that tell whether an answer refuses.
 TELLS_REFUSAL = ("refusal", "wildguard", "qwen3guard", "rubric")
 # Weight that each of the four cells has before anything is seen [prompts]: without it, an interval around full agreement
@@ -78,6 +80,26 @@ def answers(model: str, judged: Sequence[Row], categories: Mapping[str, str | No
         Answer(model, first[place]["benchmark"], first[place]["purpose"], *place, categories.get(place[0]), rows)
         for place, rows in found.items()
     ]
+
+
+def read_answers(judgements: Path, rows: Path, models: Sequence[str], benchmarks: Sequence[str]) -> list[Answer]:
+    """All models' answers to all benchmarks.
+
+    Args:
+        judgements: folder of {model}/{benchmark}.jsonl.
+        rows: folder of the benchmarks' {benchmark}.jsonl.
+        models: names.
+        benchmarks: names.
+
+    Raises:
+        InputError: a file or field is missing.
+    """
+    found = []
+    for benchmark in benchmarks:
+        categories = {row["id"]: row.get("category") for row in read_rows(rows / f"{benchmark}.jsonl", ["id"])}
+        for model in models:
+            found += answers(model, read_rows(judgements / model / f"{benchmark}.jsonl", FIELDS), categories)
+    return found
 
 
 def question(purpose: str, first: str, second: str) -> str | None:

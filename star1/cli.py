@@ -16,6 +16,7 @@ PLACES = [
     ("generations, judgements", "results/generations/, results/judgements/"),
     ("final data set", "data/star1.jsonl; benign: data/benign/benign.jsonl"),
     ("other selections", "data/selections/"),
+    ("agreement of judges", "results/tables/agreement.md, results/disagreements.jsonl"),
     ("stability, quality figures", "results/tables/stability.md, results/metrics/quality.json"),
     ("dropped rows, with reasons", "data/dropped.jsonl, data/curate_dropped.jsonl, data/quarantine/"),
     ("every model reply", "data/replies/"),

@@ -252,6 +252,30 @@ def test_coverage_is_that_of_each_judge_and_benchmark(
     assert not Path(".work/quarantine/judge-m.jsonl").exists()
 
 
+def test_what_got_no_reply_is_asked_again_until_every_benchmark_has_enough(pack: Pack, tmp_path: Path) -> None:
+    """Enough over all benchmarks together had the lost requests of a failed stage given up for good."""
+    big = benchmark("harmful", [generation(str(place), f"Sure {place}.") for place in range(60)], "big")
+    small = benchmark("harmful", [generation(str(place), f"Oslo {place}.", "Norway?") for place in range(3)], "small")
+    lost = Answer({"error": {"message": "no"}}, status=400)
+
+    def asked(one: Benchmark, *others: Benchmark) -> list[int]:
+        counts = []
+        with server(lambda body, _: lost if "Norway" in str(body) else Answer(completion("safe"))) as served:
+            endpoint = stand_in(provider="openai", label="m", base_url=served.url, retries=0)
+            calls = Calls(endpoint, Sampling(), tmp_path / f"{one.name}.jsonl", coverage=0.5)
+            for _ in range(2):
+                before = len(served.requests)
+                judge_all([one, *others], TABLE, USE, pack, lambda _: calls)
+                counts.append(len(served.requests) - before)
+        return counts
+
+    assert asked(big, small) == [63, 3]
+    mixed = benchmark(
+        "harmful", [*big.generations, *(row | {"id": f"n{row['id']}"} for row in small.generations)], "mixed"
+    )
+    assert asked(mixed) == [63, 0]
+
+
 def test_the_endpoints_of_a_judge_are_those_of_one_model(tmp_path: Path) -> None:
     """They take each other's place."""
     endpoints = {name: stand_in(provider="openai", label=name) for name in ("a", "b")}

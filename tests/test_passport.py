@@ -109,6 +109,14 @@ def test_rows_that_ended_on_the_way(made: Path) -> None:
     assert issue(dropped["id"], made)["outcome"] == f"not in the final data set: {dropped['reason']}"
 
 
+def test_every_judge_of_an_answer_has_its_calls(made: Path) -> None:
+    answer = issue("run/jbb/jbb-0", made)
+    other = answer["other_judgements"][0]
+    assert (answer["judgement"]["name"], other["name"], other["verdict"]) == ("refusal", "guard", "safe")
+    assert [one["role"] for one in (*answer["judgement"]["calls"], *other["calls"])] == ["judge_refusal", "judge_guard"]
+    assert answer["problems"] == []
+
+
 def test_an_unscored_answer_and_a_pooled_cell(made: Path) -> None:
     answer = issue("run/jbb/jbb-2", made)
     assert (answer["outcome"], answer["judgement"]["calls"]) == ("unscored: unfinished thinking", [])

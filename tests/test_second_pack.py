@@ -127,13 +127,12 @@ def test_a_rule_reads_every_file_that_its_prompt_shows(monkeypatch: pytest.Monke
     inputs = Inputs(Params({"policy": {"pack": "workshop"}}))
     for file, _, roles in SHOWN:
         if file != "policy.yaml" and roles:
-            reads = {
-                role
-                for role in ("categorize", "reason", "score")
-                if f"policies/workshop/{file}" in inputs.prompts(role)
-            }
-            assert reads == roles & {"categorize", "reason", "score"}
-    for role in ("categorize", "reason", "score", "benign_rewrite", "judge_refusal"):
+            names = {"categorize", "reason", "score", "judge_refusal", "judge_policy"}
+            reads = {role for role in names if f"policies/workshop/{file}" in inputs.prompts(role)}
+            # Which category a row is of is not known beforehand.
+            texts = {"reason", "score", "judge_policy"} if file.startswith("policies/") else set()
+            assert reads == (roles | texts) & names
+    for role in ("categorize", "reason", "score", "benign_rewrite", "judge_refusal", "judge_policy"):
         own = {f"policies/workshop/{name}" for name in ("policy.yaml", f"prompts/{role}.md", "prompts/repair.md")}
         read = set(inputs.prompts(role))
         assert own <= read
