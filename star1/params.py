@@ -228,10 +228,23 @@ class Judge(Section):
     coverage: Share
 
 
+class Bootstrap(Section):
+    """Resampling of items."""
+
+    resamples: Annotated[int, Field(ge=100)]
+    seed: int
+
+
 class Summarize(Section):
-    """Tables."""
+    """Tables; fields as in `star1.tables_means.Settings`."""
 
     confidence: Annotated[float, Field(gt=0, lt=1)]
+    power: Annotated[float, Field(gt=0, lt=1)]
+    averages: dict[Name, Annotated[list[Name], Field(min_length=2)]]
+    pass_at: list[Count]
+    bootstrap: Bootstrap
+    # Comparisons beside that of every run with its base model.
+    pairs: list[Annotated[list[Name], Field(min_length=2, max_length=2)]]
 
 
 class Release(Section):
@@ -370,6 +383,10 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
     yield from _unknown("collect.benchmarks", list(params.collect.benchmarks), fetch.benchmarks)
     yield from _unknown("generate.benchmarks", params.generate.benchmarks, fetch.benchmarks)
     yield from _unknown("generate.models", params.generate.models, {**fetch.models, **params.finetune.runs})
+    for name, members in params.summarize.averages.items():
+        yield from _unknown(f"summarize.averages.{name}", members, fetch.benchmarks)
+    for place, pair in enumerate(params.summarize.pairs):
+        yield from _unknown(f"summarize.pairs[{place}]", pair, dict.fromkeys(params.generate.models))
     yield from _role_mistakes(params.llm)
     yield from _unknown("release.redistribute", list(params.release.redistribute), fetch.sources)
     for name, run in params.finetune.runs.items():

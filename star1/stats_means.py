@@ -43,7 +43,7 @@ def wilson(share: Floats, n: Floats, confidence: float) -> Estimate:
     return Estimate(share, low, np.where(share >= 1, 1.0, np.minimum(middle + half, 1.0)))
 
 
-def mean_of_items(values: Floats, confidence: float) -> Estimate:
+def mean_of_items(values: Floats | Sequence[float], confidence: float) -> Estimate:
     """The mean over items, each the mean of its samples: the items are what was drawn, and samples of one belong together.
 
     Wilson's interval for as many items as would have the variance that is found between them, widened by Student's t.
@@ -57,10 +57,9 @@ def mean_of_items(values: Floats, confidence: float) -> Estimate:
     """
     from scipy.special import stdtrit
 
-    values = np.asarray(values, float)
-    n = values.shape[-1]
     # Summed in order of size: the same to the last bit, whatever the order of the rows.
-    values = np.sort(values, axis=-1)
+    values = np.sort(np.asarray(values, float), axis=-1)
+    n = values.shape[-1]
     mean = np.clip(values.mean(axis=-1), 0, 1)
     widest = mean * (1 - mean)
     squares = ((values - mean[..., None]) ** 2).sum(axis=-1)
@@ -104,7 +103,9 @@ def pass_at(correct: Floats, samples: Floats, k: int) -> Floats:
     return 1 - missed
 
 
-def bootstrap(strata: Sequence[Floats], confidence: float, resamples: int, seed: int) -> tuple[float, float]:
+def bootstrap(
+    strata: Sequence[Floats | Sequence[float]], confidence: float, resamples: int, seed: int
+) -> tuple[float, float]:
     """Percentile interval of the unweighted mean of the strata's means, items drawn anew within each stratum.
 
     Resampling items is resampling how often each *different* value occurs, which is quick, and the same in any order of rows.

@@ -1,5 +1,7 @@
 """Two models on the same items: difference, interval, test, and what could have been found.
 
+Distributions are those of `scipy.special`: `scipy.stats` and statsmodels, which the tests compare with, take seconds to load.
+
 Functions on counts work on arrays with any leading axes. Of the items that both models have a verdict on, `gained` are those
 on which the first alone has the property, `lost` those on which the second alone has it.
 """
@@ -25,14 +27,14 @@ def mcnemar(gained: int, lost: int, mid_p: bool = False) -> float:
     Source: McNemar (1947); mid-p: Fagerland, Lydersen and Laake (2013).
     """
     from scipy.special import bdtr
-    from scipy.stats import binom
 
     fewer, both = min(gained, lost), gained + lost
+    tail = float(bdtr(fewer, both, 0.5))
+    here = tail - (float(bdtr(fewer - 1, both, 0.5)) if fewer else 0.0)
     if gained == lost:
-        # All of the outcomes are as far out as this one; of the middle one, mid-p counts half.
-        return 1 - float(binom.pmf(fewer, both, 0.5)) / 2 if mid_p else 1.0
-    tail = 2 * float(bdtr(fewer, both, 0.5))
-    return tail - float(binom.pmf(fewer, both, 0.5)) if mid_p else min(1.0, tail)
+        # All of the outcomes are as far out as this one; of the middle one, mid-p counts half. Without any there is no test.
+        return 1 - here / 2 if mid_p and both else 1.0
+    return 2 * tail - here if mid_p else min(1.0, 2 * tail)
 
 
 def paired_shares(gained: Floats, lost: Floats, n: Floats, confidence: float) -> Estimate:
@@ -87,18 +89,20 @@ def mean_test(differences: Floats) -> float:
         return 1.0
     if not np.ptp(differences):
         return 0.0
-    from scipy.stats import ttest_1samp
+    from scipy.special import stdtr
 
-    return float(ttest_1samp(differences, 0).pvalue)
+    n = len(differences)
+    statistic = differences.mean() / (differences.std(ddof=1) / np.sqrt(n))
+    return float(2 * stdtr(n - 1, -abs(statistic)))
 
 
 def holm(values: Sequence[float]) -> list[float]:
     """p-values of a family of tests, adjusted so that one false alarm among all is as rare as the level says (Holm 1979)."""
-    if not values:
-        return []
-    from statsmodels.stats.multitest import multipletests
-
-    return [float(one) for one in multipletests(values, method="holm")[1]]
+    order = np.argsort(values, kind="stable")
+    stepped = np.asarray(values, float)[order] * np.arange(len(values), 0, -1)
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
+    return adjusted.tolist()
 
 
 def detectable_paired(discordant: float, n: int, power: float, confidence: float) -> float | None:
@@ -128,11 +132,13 @@ def detectable_paired(discordant: float, n: int, power: float, confidence: float
 def detectable_unpaired(share: float, n: int, power: float, confidence: float) -> float | None:
     """Smallest difference from `share` that two samples of `n` items each find with probability `power`.
 
-    The direction is the one in which there is more room, and the effect is Cohen's h (differences of arcsines of roots).
-    """
-    from statsmodels.stats.power import NormalIndPower
+    The direction is the one in which there is more room.
 
-    effect = float(NormalIndPower().solve_power(nobs1=n, alpha=1 - confidence, power=power, ratio=1.0))
+    Source: Cohen (1988), effect size h, the difference of the arcsines of the roots.
+    """
+    from scipy.special import ndtri
+
+    effect = (normal_quantile(confidence) + float(ndtri(power))) * np.sqrt(2 / n)
     angle = 2 * np.arcsin(np.sqrt(share))
     other = angle + effect if share <= 0.5 else angle - effect
     return abs(float(np.sin(other / 2) ** 2) - share) if 0 <= other <= np.pi else None

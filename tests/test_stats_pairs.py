@@ -1,5 +1,7 @@
 """Paired comparisons: libraries, closed forms, simulated coverage and power."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -26,7 +28,7 @@ def test_mcnemar_is_that_of_statsmodels(gained: int, lost: int) -> None:
     assert mcnemar(lost, gained) == mcnemar(gained, lost)
 
 
-@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (3, 3), (1, 0), (0, 6), (12, 3), (40, 61)])
+@pytest.mark.parametrize(("gained", "lost"), [(1, 1), (3, 3), (1, 0), (0, 6), (12, 3), (40, 61)])
 def test_mid_p_counts_outcomes_as_likely_as_the_observed_one_half(gained: int, lost: int) -> None:
     from scipy.stats import binom
 
@@ -42,7 +44,7 @@ def restricted_score(gained: int, lost: int, n: int, difference: float) -> float
     """The score of a difference, the likelihood under it maximised by a general optimiser."""
     from scipy.optimize import minimize_scalar
 
-    def unlikely(share: float) -> float:
+    def unlikely(share: float) -> Any:
         chances = (share + difference, share, 1 - 2 * share - difference)
         return -sum(
             count * np.log(max(one, 1e-300))
@@ -74,7 +76,7 @@ def test_no_discordant_item_is_no_certainty() -> None:
     assert (float(found.low), float(found.high)) == pytest.approx((-0.1135, 0.1135), abs=1e-3)
     same = paired_means(np.zeros(30), 0.95)
     assert float(same.high) == pytest.approx(float(found.high))
-    assert mean_test(np.zeros(30)) == 1.0
+    assert mcnemar(0, 0, mid_p=True) == mcnemar(0, 0) == mean_test(np.zeros(30)) == 1.0
     assert mean_test(np.full(30, 0.25)) == 0.0
 
 
@@ -113,6 +115,22 @@ def test_paired_difference_of_sample_means_covers(n: int, k: int, shape: tuple[f
     assert 0.93 <= float(np.mean((found.low <= truth) & (truth <= found.high))) <= 0.97
 
 
+def test_mean_test_is_that_of_scipy() -> None:
+    from scipy.stats import ttest_1samp
+
+    values = np.random.default_rng(5).choice([-0.5, 0, 0.25, 0.5], 60)
+    assert mean_test(values) == pytest.approx(float(ttest_1samp(values, 0).pvalue), abs=1e-12)
+    assert mean_test(values[::-1]) == mean_test(values)
+
+
+def test_holm_is_that_of_statsmodels() -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    for size in (1, 5, 40):
+        values = np.random.default_rng(size).beta(0.3, 2, size).round(2).tolist()
+        assert holm(values) == pytest.approx(multipletests(values, method="holm")[1].tolist(), abs=1e-12)
+
+
 def test_holm_is_the_step_down_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
@@ -133,6 +151,16 @@ def test_what_cannot_be_detected_is_said_so() -> None:
     assert detectable_paired(0.05, 30, 0.8, 0.95) is None
     assert detectable_unpaired(0.5, 10, 0.8, 0.95) is not None
     assert detectable_unpaired(0.5, 3, 0.8, 0.95) is None
+
+
+def test_unpaired_difference_is_that_of_statsmodels() -> None:
+    from statsmodels.stats.power import NormalIndPower
+    from statsmodels.stats.proportion import proportion_effectsize
+
+    found = detectable_unpaired(0.3, 313, 0.8, 0.95)
+    assert found is not None
+    expected = NormalIndPower().power(proportion_effectsize(0.3 + found, 0.3), 313, 0.05, 1.0)
+    assert float(expected) == pytest.approx(0.8, abs=1e-4)
 
 
 @pytest.mark.parametrize(("share", "n"), [(0.3, 313), (0.9, 250), (0.5, 100)])
