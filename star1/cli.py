@@ -12,6 +12,8 @@ from star1.errors import InputError, run
 
 PLACES = [
     ("tables", "results/tables/main.{md,json,tex}"),
+    ("runs against their base", "results/tables/paired.md"),
+    ("beside the paper's figures", "results/tables/{published,quality,think,over-refusal}.md"),
     ("metrics (dvc metrics show)", "results/metrics/"),
     ("generations, judgements", "results/generations/, results/judgements/"),
     ("final data set", "data/star1.jsonl; benign: data/benign/benign.jsonl"),
