@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from star1 import ladder
 from star1.datasets import OWN_DATA, Noise, Selection
 from star1.endpoints import POOL_EXPECTED, Endpoint, Sampling, pool_mistake
 from star1.errors import SettingError
@@ -228,6 +229,21 @@ class Judge(Section):
     coverage: Share
 
 
+class Step(Section):
+    """A step of the ladder: keys under generate or judge, and the values that they have from here on."""
+
+    name: Name
+    set: dict[str, Any]
+
+
+class Ladder(Section):
+    """An evaluation taken from one protocol to another."""
+
+    models: list[Name]
+    benchmarks: list[Name]
+    steps: list[Step]
+
+
 class Bootstrap(Section):
     """Resampling of items."""
 
@@ -269,6 +285,7 @@ class Params(Section):
     finetune: Finetune
     generate: Generate
     judge: Judge
+    ladder: Ladder
     summarize: Summarize
     release: Release
 
@@ -383,6 +400,7 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
     yield from _unknown("collect.benchmarks", list(params.collect.benchmarks), fetch.benchmarks)
     yield from _unknown("generate.benchmarks", params.generate.benchmarks, fetch.benchmarks)
     yield from _unknown("generate.models", params.generate.models, {**fetch.models, **params.finetune.runs})
+    yield from _ladder_mistakes(params)
     for name, members in params.summarize.averages.items():
         yield from _unknown(f"summarize.averages.{name}", members, fetch.benchmarks)
     for place, pair in enumerate(params.summarize.pairs):
@@ -411,6 +429,23 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
         names = getattr(getattr(params, section), field)
         if len(set(names)) < len(names):
             yield f"{key}: a name twice; expected each once."
+
+
+def _ladder_mistakes(params: Params) -> Iterator[str]:
+    """Mistakes of the ladder, and of the values that hold at its steps."""
+    values, chosen = params.model_dump(exclude_unset=True), params.ladder
+    if not chosen.models:  # its steps may be about judges that are not there
+        return
+    yield from _unknown("ladder.models", chosen.models, {**params.fetch.models, **params.finetune.runs})
+    yield from _unknown("ladder.benchmarks", chosen.benchmarks, params.fetch.benchmarks)
+    if lines := list(ladder.mistakes(values)):
+        yield from lines
+        return
+    for place, step in enumerate(chosen.steps):
+        try:
+            Params.model_validate(ladder.changed(values, values["ladder"]["steps"], step.name))
+        except ValidationError as error:
+            yield from (f"ladder.steps[{place}].set: {line}" for line in _explain(error))
 
 
 def _role_mistakes(llm: Llm) -> Iterator[str]:
