@@ -73,11 +73,11 @@ def page(result: Mapping[str, Any]) -> Page:
         lines = []
         for step in steps:
             cells = [by_place[step, name] for name in names]
-            lines.append([step, *(f"{tables.interval(one)}, {one['n']}/{one['total']}" for one in cells)])
+            judged = "; ".join(sorted({label for one in cells for label in one["judged"]}))
+            lines.append([step, *(f"{tables.interval(one)}, {one['n']}/{one['total']}" for one in cells), judged])
             if any(one["before"] for one in cells):
-                lines.append(["", *map(_difference, cells)])
-        judged = sorted({label for one in own for label in one["judged"]})
-        made.blocks.append(Block([model, *names], lines, f"Judged by {'; '.join(judged)}."))
+                lines.append(["", *map(_difference, cells), ""])
+        made.blocks.append(Block([model, *names, "judged by"], lines))
     return made
 
 

@@ -92,9 +92,8 @@ def test_table_pairs_each_step_with_the_one_before() -> None:
     assert (third["difference"]["n"], third["difference"]["total"]) == (2, 4)
     assert third["difference"]["left_out"]["unscored in the first"] == 2
     text = tables_ladder.page(result).markdown()
-    assert "| two | 50.0 [15.0, 85.0], 4/4 |" in text
+    assert "| two | 50.0 [15.0, 85.0], 4/4 | rules, shown the response |" in text
     assert "| +25.0 [" in text
-    assert "Judged by rules, shown the response." in text
 
 
 def test_another_measure_is_not_subtracted() -> None:
