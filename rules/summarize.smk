@@ -36,10 +36,10 @@ rule summarize:
     params:
         models=P("generate.models"),
         benchmarks=P.each("fetch.benchmarks.{}", BENCHMARKS),
-        bases=P.each("finetune.runs.{}.base", RUNS),
+        runs=P("finetune.runs"),
         settings=P.each("summarize.{}", HOW),
     shell:
         "python -m scripts.summarize --judgements results/judgements --models {params.models:q} --benchmarks {params.benchmarks:q}"
-        " --bases {params.bases:q} --settings {params.settings:q} --contamination {input.contamination}"
+        " --runs {params.runs:q} --settings {params.settings:q} --contamination {input.contamination}"
         " --published {input.published} --published-rows {input.rows} --tables results/tables --metrics results/metrics"
         " 2>&1 | tee {log}"

@@ -17,10 +17,7 @@ def main() -> None:
     parser.add_argument(
         "--benchmarks", required=True, help="JSON object: entries of fetch.benchmarks, in the order of the table"
     )
-    parser.add_argument("--bases", required=True, help="JSON object: base model of each run")
-    parser.add_argument(
-        "--seeds", default="{}", help="JSON object: the models of each run that was trained with several seeds"
-    )
+    parser.add_argument("--runs", required=True, help="JSON object: finetune.runs, for bases and seeds")
     parser.add_argument("--settings", required=True, help="JSON object: how tables are made, as in params.yaml")
     parser.add_argument("--contamination", type=Path, required=True, help="counts of rows near to each benchmark")
     parser.add_argument("--published", type=Path, required=True, help="figures of the paper, CSV")
@@ -28,7 +25,7 @@ def main() -> None:
     parser.add_argument("--tables", type=Path, required=True, help="folder of the tables")
     parser.add_argument("--metrics", type=Path, required=True, help="folder of the DVC metrics")
     flags = parser.parse_args()
-    given = {name: orjson.loads(getattr(flags, name)) for name in ("models", "benchmarks", "bases", "seeds")}
+    given = {name: orjson.loads(getattr(flags, name)) for name in ("models", "benchmarks", "runs")}
     facts = summaries.read(flags.judgements, given, flags.contamination, summaries.settings_from(flags.settings))
     print(
         summaries.write(facts, summaries.read_paper(flags.published, flags.published_rows), flags.tables, flags.metrics)

@@ -51,15 +51,23 @@ def read(folder: Path, given: Mapping[str, Any], contamination: Path, settings: 
 
     Args:
         folder: of {model}/{benchmark}.jsonl.
-        given: models, and benchmarks, bases and seeds as in `Facts`.
+        given: models, benchmarks (entries of fetch.benchmarks) and runs (finetune.runs).
         contamination: what `screen` counted.
         settings: how tables are made.
     """
+    bases = {model: run["base"] for name, run in given["runs"].items() for model in (name, *models_of(name, run))}
+    seeds = {name: models_of(name, run) for name, run in given["runs"].items() if run.get("seeds")}
     judgements = {
         model: {name: read_rows(folder / model / f"{name}.jsonl", FIELDS) for name in given["benchmarks"]}
         for model in given["models"]
     }
-    return Facts(judgements, given["benchmarks"], given["bases"], given["seeds"], read_json(contamination), settings)
+    return Facts(judgements, given["benchmarks"], bases, seeds, read_json(contamination), settings)
+
+
+def models_of(name: str, run: Mapping[str, Any]) -> list[str]:
+    """The models of a run, one for each of its seeds where it lists several."""
+    seeds = run.get("seeds")
+    return [name] if seeds is None else [f"{name}-seed{seed}" for seed in seeds]
 
 
 def write(facts: Facts, paper: tables_published.Paper, folder: Path, metrics_folder: Path) -> str:

@@ -87,6 +87,8 @@ def unlike(shown: Row, published: Mapping[str, Any], entry: Mapping[str, Any]) -
     """
     if entry.get("kind") == "bundled":
         return "not comparable: bundled rows, not the benchmark"
+    if not published.get("public", True) and entry.get("kind") != "mirror":
+        return "not comparable: other rows, since the published ones are not public"
     if shown["items"] != published["rows"]:
         return f"not comparable: {shown['items']:,} rows, published {published['rows']:,}"
     if {tables.family(kind) for kind in shown["kinds"]} != {published["judged"]}:

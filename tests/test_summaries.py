@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from star1.params import Summarize
@@ -17,14 +18,14 @@ HOW = ("confidence", "power", "averages", "pass_at", "bootstrap", "pairs")
 
 
 def test_every_table_is_written(tmp_path: Path) -> None:
-    for model, letters in (("base", "uuuus"), ("run", "sssu-")):
+    for model, letters in (("base", "uuuus"), ("run", "sssu-"), ("several-seed1", "sssss"), ("several-seed2", "uusss")):
         write_rows(tmp_path / f"judgements/{model}/jbb.jsonl", marks("jbb", *letters))
     write_json(tmp_path / "near.json", {"star1": {}})
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     given = {
-        "models": ["base", "run"],
+        "models": ["base", "run", "several-seed1", "several-seed2"],
         "benchmarks": {"jbb": {"kind": "bundled"}},
-        "bases": {"run": "base"},
+        "runs": {"run": {"base": "base", "seed": 1}, "several": {"base": "base", "seeds": [1, 2]}},
         "settings": {name: params["summarize"][name] for name in HOW},
     }
     flags = [part for name, value in given.items() for part in (f"--{name}", json.dumps(value))]
@@ -34,7 +35,7 @@ def test_every_table_is_written(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "scripts.summarize", *flags], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "summarize: 2 models on 1 benchmarks, 9 of 10 answers scored; 1 paired comparisons\n"
+    assert done.stdout == "summarize: 4 models on 1 benchmarks, 19 of 20 answers scored; 2 paired comparisons\n"
     names = ("main", "published", "quality", "think", "over-refusal", "paired")
     found = {path.name for path in (tmp_path / "tables").iterdir()}
     assert found == {f"{name}.{kind}" for name in names for kind in ("json", "md", "tex")}
@@ -42,6 +43,7 @@ def test_every_table_is_written(tmp_path: Path) -> None:
     assert [name for name in names if "cells" in json.loads((tmp_path / f"tables/{name}.json").read_text())] == ["main"]
     paired = json.loads((tmp_path / "metrics/paired.json").read_text())
     assert paired["run - base"]["jbb"]["difference"] == 0.75
+    assert paired["several - base"]["jbb"]["difference"] == pytest.approx(0.6)
 
 
 def test_settings_are_those_of_params() -> None:

@@ -15,9 +15,9 @@ from tests.test_tables_means import marks, row
 
 PAPER = read_paper(ROOT / "published/paper_results.csv", ROOT / "published/paper_rows.yaml")
 SIZES = {"strongreject": 313, "jbb": 100, "wildchat": 370, "wildjailbreak": 250}
-NAME = "star1-r1-qwen-7b"
+NAME = "R1-Qwen-7B+star1"
 SETTINGS = Settings(0.95, averages={"safety": list(SIZES)}, resamples=200)
-REAL = {name: {"kind": "hub"} for name in SIZES}
+REAL = {name: {"kind": "mirror" if name == "wildchat" else "hub"} for name in SIZES}
 
 
 def judged(**safe: int) -> dict[str, list[Row]]:
@@ -72,6 +72,7 @@ def test_a_published_value_is_known_to_its_last_digit_only() -> None:
     ("change", "why"),
     [
         ("bundled", "not comparable: bundled rows, not the benchmark"),
+        ("substitute", "not comparable: other rows, since the published ones are not public"),
         ("short", "not comparable: 99 rows, published 100"),
         ("refusal", "not comparable: judged by refusal, published by a guard"),
         ("stand-in", "not comparable: judged by a stand-in"),
@@ -79,8 +80,9 @@ def test_a_published_value_is_known_to_its_last_digit_only() -> None:
 )
 def test_what_is_not_the_same_is_not_compared(change: str, why: str) -> None:
     benchmarks, entries = judged(), dict(REAL)
-    if change == "bundled":
-        entries["jbb"] = {"kind": "bundled"}
+    changed = "wildchat" if change == "substitute" else "jbb"
+    if change in ("bundled", "substitute"):
+        entries[changed] = {"kind": "bundled" if change == "bundled" else "hub"}
     elif change == "short":
         benchmarks["jbb"] = benchmarks["jbb"][1:]
     elif change == "refusal":
@@ -88,7 +90,7 @@ def test_what_is_not_the_same_is_not_compared(change: str, why: str) -> None:
     else:
         benchmarks["jbb"] = [{**one, "judge": "stand-in (no language model)"} for one in benchmarks["jbb"]]
     found = table(benchmarks, entries)
-    assert (found["jbb"]["why"], found["safety_avg"]["why"]) == (why, why)
+    assert (found[changed]["why"], found["safety_avg"]["why"]) == (why, why)
     assert "value" in found["strongreject"]
     text = page(compare("published", main({NAME: benchmarks}, {}, {}, SETTINGS), PAPER, entries)).markdown()
     assert f"[1] {why}." in text
