@@ -14,6 +14,7 @@ from star1 import images, params, runs
 from star1.errors import Star1Error
 from star1.workflow import engine
 from star1.workflow.inputs import Inputs
+from star1.workflow.ladders import Ladder
 from star1.workflow.lookups import Params, code
 
 min_version("9.27")
@@ -60,6 +61,7 @@ include: "rules/finetune.smk"
 include: "rules/generate.smk"
 include: "rules/judge.smk"
 include: "rules/agree.smk"
+include: "rules/ladder.smk"
 include: "rules/summarize.smk"
 include: "rules/release.smk"
 
@@ -91,6 +93,7 @@ rule all:
         expand(rules.generate.output, model=MODELS),
         expand(rules.judge.output, model=MODELS),
         rules.agree.output,
+        rules.ladder.output if LADDER.models else [],
         rules.summarize.output,
         rules.release.output,
         expand(rules.release_model.output, run=RUNS),

@@ -26,11 +26,14 @@ rule generate:
             f"{name}=data/benchmarks/{name}.jsonl:results/generations/{wildcards.model}/{name}.jsonl"
             for name in BENCHMARKS
         ],
+        # Whose values of sampling_of hold.
+        decoded_as=lambda wildcards: wildcards.model,
         engine=P("generate.engine"),
         options=P("generate.options"),
         sampling=P("generate.sampling"),
         sampling_of=P("generate.sampling_of"),
     shell:
-        "python -m scripts.generate --model {wildcards.model} --checkpoint {input.checkpoint} --engine {params.engine}"
+        "python -m scripts.generate --model {wildcards.model} --decoded-as {params.decoded_as} --checkpoint {input.checkpoint}"
+        " --engine {params.engine}"
         " --options {params.options:q} --sampling {params.sampling:q} --sampling-of {params.sampling_of:q} --threads {threads}"
         " --benchmarks {params.benchmarks} 2>&1 | tee {log}"

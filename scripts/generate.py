@@ -13,6 +13,7 @@ def main() -> None:
     """Parse flags, generate for all benchmarks with one load of the model, write them and count."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="name of the model in results")
+    parser.add_argument("--decoded-as", metavar="MODEL", help="whose values of --sampling-of hold; by default its own")
     parser.add_argument("--checkpoint", help="manifest of its checkpoint; engine openai can do without")
     parser.add_argument("--engine", required=True, help="transformers, vllm or openai")
     parser.add_argument("--benchmarks", required=True, nargs="+", action="extend", help="NAME=INPUT:OUTPUT each")
@@ -31,7 +32,7 @@ def main() -> None:
     benchmarks = [generations.parse_benchmark(text) for text in args.benchmarks]
     work = Path(args.work) / args.model / "rows.jsonl"
     how = (args.sampling, args.sampling_of, args.options)
-    rows = generations.generate_benchmarks(model, args.engine, benchmarks, *how, work)
+    rows = generations.generate_benchmarks(model, args.engine, benchmarks, *how, work, args.decoded_as)
     cut = sum(row["finish_reason"] == "length" for row in rows)
     unfinished = sum(row["answer"] is None for row in rows)
     print(f"generate {args.model}: {len(rows)} rows, {cut} cut off at max_tokens, {unfinished} unfinished (no answer)")

@@ -1,15 +1,12 @@
-"""Put the judgements together into tables with intervals and coverage."""
+"""Put the judgements together into tables: rates, averages, paired comparisons, and ours beside the published figures."""
 
 import argparse
 from pathlib import Path
 
 import orjson
 
-from star1 import tables
+from star1 import summaries
 from star1.errors import run
-from star1.records import primary, read_rows, write_json, write_text
-
-FIELDS = ["id", "benchmark", "purpose", "kind", "verdict", "unscored", "judge"]
 
 
 def main() -> None:
@@ -17,22 +14,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--judgements", type=Path, required=True, help="folder of {model}/{benchmark}.jsonl")
     parser.add_argument("--models", required=True, help="JSON list, in the order of the table")
-    parser.add_argument("--benchmarks", required=True, help="JSON list, in the order of the table")
-    parser.add_argument("--confidence", type=float, required=True, help="of the intervals, in (0, 1)")
-    for name in ("--json", "--markdown", "--latex", "--metrics"):
-        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument(
+        "--benchmarks", required=True, help="JSON object: entries of fetch.benchmarks, in the order of the table"
+    )
+    parser.add_argument("--runs", required=True, help="JSON object: finetune.runs, for bases and seeds")
+    parser.add_argument("--settings", required=True, help="JSON object: how tables are made, as in params.yaml")
+    parser.add_argument("--contamination", type=Path, required=True, help="counts of rows near to each benchmark")
+    parser.add_argument("--published", type=Path, required=True, help="figures of the paper, CSV")
+    parser.add_argument("--published-rows", type=Path, required=True, help="what these are about, YAML")
+    parser.add_argument("--tables", type=Path, required=True, help="folder of the tables")
+    parser.add_argument("--metrics", type=Path, required=True, help="folder of the DVC metrics")
     flags = parser.parse_args()
-    names = orjson.loads(flags.benchmarks)
-    judgements = {
-        model: {name: primary(read_rows(flags.judgements / model / f"{name}.jsonl", FIELDS)) for name in names}
-        for model in orjson.loads(flags.models)
-    }
-    result = tables.table(judgements, flags.confidence)
-    write_json(flags.json, result)
-    write_text(flags.markdown, tables.markdown(result))
-    write_text(flags.latex, tables.latex(result))
-    write_json(flags.metrics, tables.metrics(result))
-    print(f"summarize: {tables.summary(result)}")
+    given = {name: orjson.loads(getattr(flags, name)) for name in ("models", "benchmarks", "runs")}
+    facts = summaries.read(flags.judgements, given, flags.contamination, summaries.settings_from(flags.settings))
+    print(
+        summaries.write(facts, summaries.read_paper(flags.published, flags.published_rows), flags.tables, flags.metrics)
+    )
 
 
 if __name__ == "__main__":

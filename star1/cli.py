@@ -12,6 +12,8 @@ from star1.errors import InputError, run
 
 PLACES = [
     ("tables", "results/tables/main.{md,json,tex}"),
+    ("runs against their base", "results/tables/paired.md"),
+    ("beside the paper's figures", "results/tables/{published,quality,think,over-refusal}.md"),
     ("metrics (dvc metrics show)", "results/metrics/"),
     ("generations, judgements", "results/generations/, results/judgements/"),
     ("final data set", "data/star1.jsonl; benign: data/benign/benign.jsonl"),
@@ -225,6 +227,14 @@ def push(args: argparse.Namespace) -> None:
     uploads.push(found, **given, say=say)
 
 
+def export(args: argparse.Namespace) -> None:
+    """Write judged answers in another tool's format."""
+    from star1 import exports
+
+    for line in exports.export(args.format, args.models, args.to, Path()):
+        say(line)
+
+
 def passport(args: argparse.Namespace) -> None:
     """Print where a row or a figure comes from; exit status 1 when something on the way does not agree."""
     from star1.passport import text
@@ -402,7 +412,11 @@ def parser() -> argparse.ArgumentParser:
             kind.add_argument("file", type=Path, help="where to write them, JSON Lines")
         kind.add_argument("stages", nargs="*", help="stores such as reason or judge-tiny; none means all")
     _add_push(commands)
-
+    command = commands.add_parser("export", help="judged answers in another tool's format (docs/statistics.md)")
+    command.add_argument("models", nargs="+", metavar="MODEL", help="names of generate.models")
+    command.add_argument("--format", required=True, choices=("lm-eval", "inspect", "every-eval-ever"))
+    command.add_argument("--to", type=Path, default=Path("results/exports"), metavar="FOLDER", help="(results/exports)")
+    command.set_defaults(do=export)
     command = commands.add_parser(
         "passport",
         help="where a row, an answer or a cell of a table comes from (docs/passport.md)",

@@ -47,6 +47,7 @@ def generate_benchmarks(
     sampling_of: Mapping[str, Mapping[str, Any]],
     options: dict[str, Any],
     work: Path,
+    decoded_as: str | None = None,
 ) -> list[Row]:
     """Generate for every benchmark with one load of the model; removes `work` when all are written.
 
@@ -58,8 +59,9 @@ def generate_benchmarks(
         sampling_of: what differs, as in `star1.decoding.sampling_for`.
         options: what only this engine knows.
         work: file for finished outputs.
+        decoded_as: the model whose values of `sampling_of` hold; None: its own.
     """
-    chosen = [sampling_for(model.name, one.name, sampling, sampling_of) for one in benchmarks]
+    chosen = [sampling_for(decoded_as or model.name, one.name, sampling, sampling_of) for one in benchmarks]
     inputs = [read_rows(one.source, ["id", "question", "benchmark"]) for one in benchmarks]
     asked = [_requests(model, engine, rows, how) for rows, how in zip(inputs, chosen, strict=True)]
     outputs = iter(engines.generate(model, engine, [one for part in asked for _, one in part], options, work))

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from star1 import runs
+from star1 import ladder, runs
 from star1.datasets import OWN_DATA, Noise, Selection
 from star1.decoding import sampling_for
 from star1.endpoints import POOL_EXPECTED, Endpoint, Sampling, pool_mistake
@@ -338,10 +338,38 @@ class Agree(Section):
     seed: int
 
 
+class Step(Section):
+    """A step of the ladder: keys under generate or judge, and the values that they have from here on."""
+
+    name: Name
+    set: dict[str, Any]
+
+
+class Ladder(Section):
+    """An evaluation taken from one protocol to another."""
+
+    models: list[Name]
+    benchmarks: list[Name]
+    steps: list[Step]
+
+
+class Bootstrap(Section):
+    """Resampling of items."""
+
+    resamples: Annotated[int, Field(ge=100)]
+    seed: int
+
+
 class Summarize(Section):
-    """Tables."""
+    """Tables; fields as in `star1.tables_means.Settings`."""
 
     confidence: Annotated[float, Field(gt=0, lt=1)]
+    power: Annotated[float, Field(gt=0, lt=1)]
+    averages: dict[Name, Annotated[list[Name], Field(min_length=2)]]
+    pass_at: list[Count]
+    bootstrap: Bootstrap
+    # Comparisons beside that of every run with its base model.
+    pairs: list[Annotated[list[Name], Field(min_length=2, max_length=2)]]
 
 
 class Images(Section):
@@ -373,6 +401,7 @@ class Params(Section):
     generate: Generate
     judge: Verdicts
     agree: Agree
+    ladder: Ladder
     summarize: Summarize
     release: Release
     images: Images
@@ -494,6 +523,15 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
     table = params.finetune.table()
     models = {**fetch.models, **params.finetune.runs, **runs.by_model(table)}
     yield from _unknown("generate.models", params.generate.models, models)
+    yield from _ladder_mistakes(params)
+    for name, members in params.summarize.averages.items():
+        yield from _unknown(f"summarize.averages.{name}", members, fetch.benchmarks)
+    for place, pair in enumerate(params.summarize.pairs):
+        yield from _unknown(
+            f"summarize.pairs[{place}]",
+            pair,
+            dict.fromkeys([*params.generate.models, *runs.expand(params.generate.models, table)]),
+        )
     yield from _role_mistakes(params.llm)
     yield from _judge_mistakes(params, root)
     yield from _unknown("release.redistribute", list(params.release.redistribute), fetch.sources)
@@ -558,6 +596,24 @@ def _spread_mistakes(finetune: Finetune, name: str) -> Iterator[str]:
         found = f"finetune.runs.{name}.tier: {run.tier} with sharding {settings.sharding}"
         hint = "its `settings: {sharding: none, offload: none}` train in as many processes, each with the whole base."
         yield f"{found}; expected sharding none: adapters leave little to spread. Hint: {hint}"
+
+
+def _ladder_mistakes(params: Params) -> Iterator[str]:
+    """Mistakes of the ladder, and of the values that hold at its steps."""
+    values, chosen = params.model_dump(exclude_unset=True), params.ladder
+    if not chosen.models:  # its steps may be about judges that are not there
+        return
+    models = {**params.fetch.models, **runs.by_model(params.finetune.table())}
+    yield from _unknown("ladder.models", chosen.models, models)
+    yield from _unknown("ladder.benchmarks", chosen.benchmarks, params.fetch.benchmarks)
+    if lines := list(ladder.mistakes(values)):
+        yield from lines
+        return
+    for place, step in enumerate(chosen.steps):
+        try:
+            Params.model_validate(ladder.changed(values, values["ladder"]["steps"], step.name))
+        except ValidationError as error:
+            yield from (f"ladder.steps[{place}].set: {line}" for line in _explain(error))
 
 
 def _role_mistakes(llm: Llm) -> Iterator[str]:

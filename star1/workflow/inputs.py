@@ -57,13 +57,13 @@ class Inputs:
         used, table = self.params.value("judge.use"), self.params.value("judge.judges")
         return [table[name] for name in dict.fromkeys(name for names in used.values() for name in names)]
 
-    def _judging(self) -> list[str]:
+    def judging(self) -> list[str]:
         """The endpoints of the judges in use."""
         return list(dict.fromkeys(name for one in self._judges() for name in as_list(one["endpoint"])))
 
     def judge_endpoints(self) -> LookUp:
         """The endpoints of the judges in use, by name."""
-        return self.params.each("llm.endpoints.{}", self._judging())
+        return self.params.each("llm.endpoints.{}", self.judging())
 
     def judge_files(self) -> list[str]:
         """What judges in use are asked with: the pack's prompts, and files that hold a model's own."""
@@ -73,11 +73,11 @@ class Inputs:
 
     def judge_turns(self) -> dict[str, int]:
         """As `turns`, of the judges in use."""
-        return self._turns(self._judging())
+        return self._turns(self.judging())
 
     def judge_rows(self) -> list[str]:
         """As `replayed_rows`, of the judges in use."""
-        return self._replayed(self._judging())
+        return self._replayed(self.judging())
 
     def answerers(self, *roles: str) -> LookUp:
         """The endpoints of several roles, by name."""

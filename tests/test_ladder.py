@@ -1,0 +1,129 @@
+"""The protocol ladder: what holds at each step, which answers are judged, and the table."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from star1 import ladder, params, tables_ladder
+from star1.tables_means import Settings
+from star1.workflow.ladders import Ladder
+from star1.workflow.lookups import Params
+from tests.conftest import ROOT
+from tests.test_tables_means import marks
+
+STEPS: list[dict[str, Any]] = [
+    {"name": "published", "set": {"generate.sampling.repetition_penalty": 1.2, "judge.prompts.shown": "response"}},
+    {"name": "answer", "set": {"judge.prompts.shown": "answer"}},
+    {"name": "free", "set": {"generate.sampling.repetition_penalty": 1.0}},
+    {"name": "cut", "set": {"judge.prompts.cut_off": "unscored"}},
+]
+VALUES: dict[str, Any] = {
+    "generate": {"sampling": {"repetition_penalty": 1.1, "top_p": 1.0}},
+    "judge": {"prompts": {"shown": "answer", "cut_off": "judged"}},
+    "ladder": {"models": ["m"], "benchmarks": ["jbb"], "steps": STEPS},
+}
+
+
+def test_changes_add_up() -> None:
+    found = [ladder.changed(VALUES, STEPS, step["name"]) for step in STEPS]
+    assert [one["generate"]["sampling"]["repetition_penalty"] for one in found] == [1.2, 1.2, 1.0, 1.0]
+    assert [one["judge"]["prompts"]["shown"] for one in found] == ["response", "answer", "answer", "answer"]
+    assert [one["judge"]["prompts"]["cut_off"] for one in found] == ["judged"] * 3 + ["unscored"]
+    assert {one["generate"]["sampling"]["top_p"] for one in found} == {1.0}
+    assert VALUES["generate"]["sampling"]["repetition_penalty"] == 1.1
+
+
+def test_answers_are_generated_anew_only_where_that_changes() -> None:
+    names = [step["name"] for step in STEPS]
+    assert [ladder.generated_at(STEPS, name) for name in names] == ["published", "published", "free", "free"]
+    judged_first = [{"name": "a", "set": {}}, {"name": "b", "set": {"judge.prompts.shown": "answer"}}]
+    assert [ladder.generated_at(judged_first, name) for name in ("a", "b")] == ["a", "a"]
+
+
+def test_rules_see_the_values_of_a_step() -> None:
+    found = Ladder(Params(VALUES))
+    assert found.variants == ["m--published", "m--answer", "m--free", "m--cut"]
+    wildcards = SimpleNamespace(model="m--cut")
+    assert (found.model(wildcards), found.generated(wildcards)) == ("m", "m--free")
+    look_up = found("generate.sampling")
+    assert look_up(SimpleNamespace(model="m--answer")) == '{"repetition_penalty": 1.2, "top_p": 1}'
+    assert look_up.names(wildcards) == ["generate.sampling", "ladder.steps"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        ([STEPS[0]], "fewer than two steps"),
+        ([STEPS[0], STEPS[0]], "twice"),
+        ([STEPS[0], {"name": "a--b", "set": {}}], "without --"),
+        ([STEPS[0], {"name": "a", "set": {"curate.size": 3}}], "under generate or judge"),
+        ([STEPS[0], {"name": "a", "set": {"generate.sampling.top_q": 3}}], "not in params.yaml"),
+    ],
+)
+def test_mistakes_are_told(steps: list[dict[str, Any]], told: str) -> None:
+    values = VALUES | {"ladder": {**VALUES["ladder"], "steps": steps}}
+    assert any(told in line for line in ladder.mistakes(values))
+    assert not list(ladder.mistakes(VALUES))
+
+
+def test_values_of_a_step_are_checked_like_those_of_params(tmp_path: Path) -> None:
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    wrong = {"name": "wrong", "set": {"generate.sampling.top_p": 2.0}}
+    values["ladder"] |= {"models": ["star1"], "steps": [*values["ladder"]["steps"], wrong]}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(params.ParamsError, match=r"ladder.steps\[\d\].set: generate.sampling.top_p: 2.0"):
+        params.load(tmp_path / "params.yaml", ROOT)
+    values["ladder"]["steps"].pop()
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    params.load(tmp_path / "params.yaml", ROOT)
+
+
+def test_table_pairs_each_step_with_the_one_before() -> None:
+    by_step = {"one": marks("jbb", *"uuus"), "two": marks("jbb", *"ussu"), "three": marks("jbb", *"ss--")}
+    result = tables_ladder.table({"m": {"jbb": by_step}}, Settings(0.95, resamples=200))
+    first, second, third = result["rungs"]
+    assert (first["before"], first["difference"]) == (None, None)
+    assert (second["before"], second["difference"]["gained"], second["difference"]["lost"]) == ("one", 2, 1)
+    assert (third["difference"]["n"], third["difference"]["total"]) == (2, 4)
+    assert third["difference"]["left_out"]["unscored in the first"] == 2
+    text = tables_ladder.page(result).markdown()
+    assert "| two | 50.0 [15.0, 85.0], 4/4 | rules, shown the response |" in text
+    assert "| +25.0 [" in text
+
+
+def test_another_measure_is_not_subtracted() -> None:
+    refused = [{**row, "kind": "refusal", "verdict": "full_refusal"} for row in marks("jbb", *"ss")]
+    result = tables_ladder.table({"m": {"jbb": {"one": marks("jbb", *"ss"), "two": refused}}}, Settings(0.95))
+    assert result["rungs"][1]["why"] == "another measure than the step before"
+    assert "another measure" in tables_ladder.page(result).markdown()
+
+
+@pytest.mark.slow
+def test_ladder_is_planned(tmp_path: Path) -> None:
+    """Three generations, of which two steps share one; the DAG and dvc.yaml know the same jobs."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in tracked.stdout.splitlines():
+        if (ROOT / name).is_file() and not name.startswith("dvc-store"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / name)
+    for command in (["git", "init", "-q"], ["star1", "preset", "--set", "ladder.models=[star1]"]):
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    stages = yaml.safe_load((tmp_path / "dvc.yaml").read_text())["stages"]
+    found = [name for name in stages if name.startswith("ladder")]
+    steps = ["penalised", "no_penalty", "answer_shown", "cut_off_unscored"]
+    judged = [f"ladder_judge-star1_{step}" for step in steps]
+    assert sorted(found) == sorted(
+        ["ladder", "ladder_generate-star1_penalised", "ladder_generate-star1_no_penalty", *judged]
+    )
+    assert (
+        "results/ladder/generations/star1--no-penalty/xstest.jsonl"
+        in stages["ladder_judge-star1_cut_off_unscored"]["deps"]
+    )
+    assert {"generate.sampling", "ladder.steps"} <= set(stages["ladder_generate-star1_penalised"]["params"])
