@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-PARTS = ("Snakefile", "params.yaml", "presets", "profiles", "rules", "scripts", "star1", "bundled", "policies")
+PARTS = ("Snakefile", "params.yaml", "presets", "profiles", "rules", "scripts", "star1", "bundled", "policies", "published")
 
 
 @pytest.fixture
