@@ -152,6 +152,12 @@ def test_small_run_end_to_end(small: Path) -> None:
         chosen = [json.loads(line) for line in (small / f"data/selections/{name}.jsonl").open()]
         assert chosen == [row for row in scored if row in chosen]
         assert all(min(row["score"].values()) in lowest for row in chosen)
+    agreed = json.loads((small / "results/tables/agreement.json").read_text())
+    assert {(one["first"], one["second"], one["benchmark"]) for one in agreed["pairs"]} == {
+        ("refusal", "guard", "strongreject")
+    }
+    assert "NOT A SAFETY RESULT" in (small / "results/tables/agreement.md").read_text()
+    assert (small / "results/disagreements.jsonl").is_file()
     assert "rows in another order" in (small / "results/tables/stability.md").read_text()
     quality = json.loads((small / "results/metrics/quality.json").read_text())
     assert [quality[name]["rows"] for name in ("scored", "star1")] == [len(scored), 24]
@@ -187,10 +193,10 @@ def test_one_changed_value_runs_the_same_stages_with_either_engine(small: Path, 
     ("change", "first", "count"),
     [
         ("collect.tfidf_threshold=0.55", "collect", 24),
-        ("score.coverage=0.9", "score", 21),
-        ("finetune.settings.learning_rate=0.001", "finetune-star1", 9),
+        ("score.coverage=0.9", "score", 22),
+        ("finetune.settings.learning_rate=0.001", "finetune-star1", 10),
         ("summarize.confidence=0.9", "summarize", 6),
-        ("prompt", "categorize", 23),
+        ("prompt", "categorize", 24),
     ],
 )
 def test_plans_agree_on_one_changed_value(small: Path, tmp_path: Path, change: str, first: str, count: int) -> None:
