@@ -215,9 +215,13 @@ CONTAINED = {
 def test_contained(what: str) -> None:
     program, told = CONTAINED[what]
     started = time.monotonic()
-    found = grade(ADD, block(f"{program}\n\n\n{GOOD}" if "def add" not in program else program), Sandbox(wall_s=2.0))
+    found = grade(
+        ADD,
+        block(f"{program}\n\n\n{GOOD}" if "def add" not in program else program),
+        Sandbox(wall_s=2.0 if "not done" in told else 30.0),
+    )
     assert (found.verdict, told in found.reason) == ("incorrect", True), found
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 40
 
 
 def test_nothing_of_the_machine_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

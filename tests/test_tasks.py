@@ -19,7 +19,7 @@ from star1.sources import Benchmark, read_entry
 from star1.tasks import prompt_of
 from tests.conftest import ROOT, SHARED
 
-TERMS = {
+TERMS: dict[str, Any] = {
     "kind": "mirror",
     "path": "file",
     "format": "jsonl",
