@@ -70,10 +70,13 @@ def benchmark_questions() -> dict[str, list[str]]:
     return {
         "strongreject": [row["forbidden_prompt"] for row in table(BENCHMARKS / "strongreject.csv")],
         "jbb": [row["Goal"] for row in table(BENCHMARKS / "jbb.csv")],
+        "jbb_benign": [row["Goal"] for row in table(BENCHMARKS / "jbb_benign.csv")],
         "wildjailbreak": [row["adversarial"] for row in table(BENCHMARKS / "wildjailbreak.tsv", "\t")],
         "xstest": [row["prompt"] for row in table(BENCHMARKS / "xstest.csv")],
         "aime24": [row["problem"] for row in lines(BENCHMARKS / "aime24.jsonl")],
         "math500": [row["problem"] for row in lines(BENCHMARKS / "math500.jsonl")],
+        "gpqa": [row["Question"] for row in table(BENCHMARKS / "gpqa.csv")],
+        "humaneval": [row["prompt"] for row in lines(BENCHMARKS / "humaneval.jsonl")],
     }
 
 
@@ -273,6 +276,26 @@ def test_xstest_has_the_public_layout() -> None:
     assert Counter(row["label"] for row in rows) == {"safe": 60, "unsafe": 20}
     assert len({row["id"] for row in rows}) == 80
     assert all(row["type"].startswith("contrast_") == (row["label"] == "unsafe") for row in rows)
+
+
+def test_further_benchmarks_have_the_public_layout() -> None:
+    benign, choices = table(BENCHMARKS / "jbb_benign.csv"), table(BENCHMARKS / "gpqa.csv")
+    assert list(benign[0]) == list(table(BENCHMARKS / "jbb.csv")[0])
+    wrong = [f"Incorrect Answer {number}" for number in (1, 2, 3)]
+    assert {"Question", "Correct Answer", *wrong, "High-level domain", "Record ID"} <= set(choices[0])
+    assert all(len({row["Correct Answer"], *(row[name] for name in wrong)}) == 4 for row in choices)
+    programs = lines(BENCHMARKS / "humaneval.jsonl")
+    assert all(set(row) == {"task_id", "prompt", "entry_point", "canonical_solution", "test"} for row in programs)
+    assert (len(benign), len(choices), len(programs)) == (10, 10, 8)
+
+
+def test_bundled_solutions_pass_their_tests_and_empty_ones_do_not() -> None:
+    for row in lines(BENCHMARKS / "humaneval.jsonl"):
+        scope: dict[str, Any] = {}
+        exec(row["prompt"] + row["canonical_solution"] + "\n\n" + row["test"], scope)  # noqa: S102  our own
+        scope["check"](scope[row["entry_point"]])
+        with pytest.raises((AssertionError, TypeError)):
+            scope["check"](lambda *_: None)
 
 
 def test_harmful_prompts_can_be_told_by_the_stand_in() -> None:

@@ -218,7 +218,7 @@ def test_mirror_preset_plans_the_whole_dag(tmp_path: Path, shared: Path) -> None
     run(tmp_path, "star1", "preset", "mirror", "--set", f"fetch.mirror={shared / 'sources'}")
     plans = json.loads(run(tmp_path, "star1", "plan", "--json"))
     assert plans["snakemake"] == plans["dvc"]
-    assert len(plans["dvc"]) == 42
+    assert len(plans["dvc"]) == 44
     assert "fetch_source-HarmBench" in plans["dvc"]
     assert "fetch_published-STAR_1" in plans["dvc"]
 
@@ -250,7 +250,7 @@ def test_released_artifacts_are_complete_after_a_bare_pull(tmp_path: Path, link:
     assert benign["star1+benign"]["high"] < benign["star1"]["low"]
     if link == "copy":
         kinds = check_walk(tmp_path)
-        assert kinds["cell of a table"] == len(table["cells"]) == 24
+        assert kinds["cell of a table"] == len(table["cells"]) == 39
         assert kinds["training row"] == 160
 
 
