@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from star1 import errors
 from star1.errors import Star1Error
@@ -54,9 +54,10 @@ def launch(stage: str, processes: int, module: str, arguments: Sequence[str]) ->
     Raises:
         LaunchError: a process did not finish; what it told stands on stderr already.
     """
-    from torch.distributed import run
+    from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    parse_args, run_agent = cast(Any, torchrun.parse_args), cast(Any, torchrun.run)
     os.environ |= {LAUNCHER: str(os.getpid()), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -64,7 +65,7 @@ def launch(stage: str, processes: int, module: str, arguments: Sequence[str]) ->
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with _passed_on() as heard:
         try:
-            run.run(run.parse_args(command(processes, module, arguments)[3:]))
+            run_agent(parse_args(command(processes, module, arguments)[3:]))
         except ChildFailedError as error:
             if heard:
                 sys.exit(128 + heard[0])

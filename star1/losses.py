@@ -65,26 +65,19 @@ def _add_gradients(
         made[2] += slope.sum(0)
 
 
-class Summing:
+class SummingLinear(torch.nn.Linear):
     """What a linear layer with the output matrix becomes, so that the loss is made while the layer is called.
 
     Where weights are spread over processes, whatever wraps a layer puts its weight together when it is called, and then
     alone.
     """
 
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-
     def forward(self, hidden: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
         """Logits; with `targets` [n], the summed loss of hidden states [n, h]."""
         if targets is None:
-            return functional.linear(hidden, self.weight, self.bias)
+            return super().forward(hidden)
         found: torch.Tensor = ChunkedCrossEntropy.apply(hidden, self.weight, self.bias, targets)  # type: ignore[no-untyped-call]
         return found
-
-
-class SummingLinear(Summing, torch.nn.Linear):
-    """A linear layer that gives losses too."""
 
 
 class Scored(torch.nn.Module):
@@ -122,9 +115,9 @@ def pack_loss(causal: Any, batch: dict[str, Any], chunked: bool) -> torch.Tensor
         logits = causal(**given, logits_to_keep=batch["at"]).logits[0].float()
         return functional.cross_entropy(logits, batch["targets"], reduction="sum")
     hidden = causal.base_model(**given).last_hidden_state[0, batch["at"]]
-    head = causal.get_output_embeddings()
+    head: Any = causal.get_output_embeddings()
     loss: torch.Tensor
-    if isinstance(head, Summing):
+    if isinstance(head, SummingLinear):
         loss = head(hidden, batch["targets"])
     else:
         loss = ChunkedCrossEntropy.apply(hidden, head.weight, head.bias, batch["targets"])  # type: ignore[no-untyped-call]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from star1 import launching, peers, resuming, sft, training
+from star1 import launching, packing, peers, resuming, sft, training
 from star1.records import write_json
 from tests.micro import fresh_accelerate, small_settings
 
@@ -40,7 +40,7 @@ class Stopping(resuming.States):
 def tune(place: Path, folder: Path, way: str, states: type[resuming.States] = resuming.States, **changes: Any) -> Any:
     """Fine-tune in `folder`; every process."""
     fresh_accelerate()
-    sft.States = states  # type: ignore[misc]
+    vars(sft)["States"] = states
     settings = small_settings(**{**CHANGES, "sharding": way, **changes})
     return sft.finetune(place / "micro", [str(place / "rows.jsonl")], settings, folder / "run", folder / "states")
 
@@ -89,10 +89,7 @@ def starve(*_: Any) -> Any:
     """As if the second process had no memory left."""
     if peers.rank() == 1:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-    return original(*_)
-
-
-original = training.collate
+    return packing.collate(*_)
 
 
 def main() -> None:
@@ -102,7 +99,7 @@ def main() -> None:
     if what == "ways":
         ways(place, root)
     elif what == "starved":
-        training.collate = starve
+        vars(training)["collate"] = starve
         tune(place, root, sys.argv[4])
 
 
