@@ -16,9 +16,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, nargs="+", help="rows, JSON Lines")
     parser.add_argument("--settings", required=True, type=orjson.loads, help="fields of star1.sft.Settings, as JSON")
     parser.add_argument("--choices", default={}, type=orjson.loads, help="the run's entry, with one seed, as JSON")
-    parser.add_argument(
-        "--lora", type=orjson.loads, help="settings of adapters, where the run's tier has some, as JSON"
-    )
+    parser.add_argument("--lora", type=orjson.loads, help="settings of adapters, for a tier that has some, as JSON")
     parser.add_argument("--output", required=True, help="manifest of the checkpoint")
     parser.add_argument("--metrics", required=True, help="loss of each update")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")

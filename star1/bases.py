@@ -1,8 +1,9 @@
 """Base models: made on the spot, fetched from the hub, or copied from a mirror folder."""
 
+import contextlib
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -76,16 +77,38 @@ def download(repository: str, revision: str, staging: Path, code: bool = False) 
         CallError: the hub cannot be reached, or refuses it.
         SettingError: no name of a repository.
     """
+    from huggingface_hub import snapshot_download
+
+    patterns = [*PATTERNS, *(CODE if code else ())]
+    found = commit(repository, revision)
+    with _hub_told(repository, revision):
+        _keep_only(f"{repository} @ {found}", staging)
+        snapshot_download(repository, revision=found, local_dir=staging, allow_patterns=patterns)
+    shutil.rmtree(staging / ".cache", ignore_errors=True)
+    return {"repository": repository, "revision": revision, "commit": found}
+
+
+def commit(repository: str, revision: str) -> str:
+    """The commit that a revision of a model on the hub means now.
+
+    Raises:
+        CallError, SettingError: as `download`.
+    """
+    from huggingface_hub import HfApi
+
+    with _hub_told(repository, revision):
+        return str(HfApi().model_info(repository, revision=revision).sha)
+
+
+@contextlib.contextmanager
+def _hub_told(repository: str, revision: str) -> Iterator[None]:
+    """Tell in one line what the hub's library found."""
     import httpx
-    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     where = f"hub model {repository} @ {revision}"
-    patterns = [*PATTERNS, *(CODE if code else ())]
     try:
-        commit = HfApi().model_info(repository, revision=revision).sha
-        _keep_only(f"{repository} @ {commit}", staging)
-        snapshot_download(repository, revision=commit, local_dir=staging, allow_patterns=patterns)
+        yield
     except HFValidationError as error:
         raise SettingError(where, str(error), "a repository name") from None
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx.HTTPError, HfHubHTTPError, OSError) as error:
@@ -93,8 +116,6 @@ def download(repository: str, revision: str, staging: Path, code: bool = False) 
         hint = "check name, access (HF_TOKEN) and connection, or use kind mirror with a local folder"
         hint = prefetched.HINT if prefetched.offline() else hint
         raise CallError(where, reason, "a reachable repository", hint) from None
-    shutil.rmtree(staging / ".cache", ignore_errors=True)
-    return {"repository": repository, "revision": revision, "commit": commit}
 
 
 def _keep_only(source: str, staging: Path) -> None:

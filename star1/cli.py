@@ -371,7 +371,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(do=preset)
     command = commands.add_parser("check-params", help="check params.yaml")
     command.set_defaults(do=check_params)
-    command = commands.add_parser("pin", help="commit and digests of prompt sets that are not pinned (docs/data.md)")
+    command = commands.add_parser("pin", help="commit and digests of entries that are not pinned (docs/data.md)")
     command.add_argument("names", nargs="*", help="entries such as AttaQ or sources.AttaQ; none means all not pinned")
     command.add_argument("--write", action="store_true", help="record them in params.yaml")
     command.set_defaults(do=pin)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from star1 import hub, params, presets
+from star1 import bases, hub, params, presets
 from star1.errors import InputError, SettingError
 from star1.fetching import GITHUB, TIMEOUT, bring
 from star1.records import file_digest
@@ -40,11 +40,17 @@ def pin(
 
     Raises:
         SettingError: no entry of that name, or one that lies on this machine; nothing is written.
-        InputError: an entry cannot be fetched; nothing is written.
+        InputError, CallError: an entry cannot be fetched; nothing is written.
     """
-    entries = dict(_chosen(params.Params.model_validate(params.load(path, path.parent)), names))
+    values = params.Params.model_validate(params.load(path, path.parent))
+    models, entries = dict(_chosen_models(values, names)), dict(_chosen(values, names))
     lines: list[str] = []
     assignments: list[str] = []
+    for key, model in models.items():
+        # Its files are large, and fetched when they are needed; a commit of the hub fixes them all.
+        found = bases.commit(model.repository, model.revision)
+        lines.append(f"{key}: {model.revision} is {found}")
+        assignments += [f"{key}.revision={json.dumps(found)}", *([] if model.pinned else [f"{key}.pinned=true"])]
     for key, entry in entries.items():
         commit = _commit(entry, api, pause_s)
         digests = _digests(entry, commit, cache, github, pause_s)
@@ -59,8 +65,11 @@ def _chosen(values: params.Params, names: Sequence[str]) -> Iterator[tuple[str, 
     known: dict[str, Located] = {
         f"{table}.{name}": entry for table in TABLES for name, entry in getattr(values.fetch, table).items()
     }
+    models = [f"models.{name}" for name in values.fetch.models]
     for name in names:
         found = [key for key in known if name in (key, key.partition(".")[2])]
+        if not found and any(name in (key, key.partition(".")[2]) for key in models):
+            continue
         if not found:
             raise SettingError(name, "no such entry", f"one of {', '.join(sorted(known))}")
         for key in found:
@@ -70,6 +79,16 @@ def _chosen(values: params.Params, names: Sequence[str]) -> Iterator[tuple[str, 
         named = any(name in (key, key.partition(".")[2]) for name in names)
         if named or (not names and not entry.pinned):
             yield f"fetch.{key}", entry
+
+
+def _chosen_models(values: params.Params, names: Sequence[str]) -> Iterator[tuple[str, params.HubModel]]:
+    """Base models of the hub that are named, or all that are not pinned."""
+    for name, entry in values.fetch.models.items():
+        named = name in names or f"models.{name}" in names
+        if named and not isinstance(entry, params.HubModel):
+            raise SettingError(f"fetch.models.{name}", f"kind {entry.kind}", "an entry that comes over the network")
+        if isinstance(entry, params.HubModel) and (named or (not names and not entry.pinned)):
+            yield f"fetch.models.{name}", entry
 
 
 def _commit(entry: Located, api: str, pause_s: float) -> str | None:

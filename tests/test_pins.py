@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from star1 import pins, presets
+from star1 import bases, pins, presets
 from star1.errors import InputError, SettingError
 from tests.conftest import ROOT
 from tests.fileserver import COMMIT, serving
@@ -88,6 +88,27 @@ def test_what_github_refuses_is_told_and_nothing_is_written(
         with pytest.raises(InputError, match=f"status {status}; expected a commit.*{hint}"):
             pins.pin([], True, project, tmp_path / "cache", api=server.address)
     assert project.read_text() == before
+
+
+def test_a_base_model_of_the_hub_gets_its_commit(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files are not fetched for it; one on this machine has no commit."""
+    entry = {"kind": "hub", "repository": "o/m", "revision": "main", "pinned": False}
+    presets.apply(None, [f"fetch.models.m={json.dumps(entry)}"], project)
+    asked: list[tuple[str, ...]] = []
+
+    def commit(*place: str) -> str:
+        asked.append(place)
+        return COMMIT
+
+    monkeypatch.setattr(bases, "commit", commit)
+    assert pins.pin(["models.m"], path=project) == [f"fetch.models.m: main is {COMMIT}"]
+    assert pins.pin(write=True, path=project) == [f"fetch.models.m: main is {COMMIT}"]
+    found = yaml.safe_load(project.read_text())["fetch"]["models"]["m"]
+    assert found == {**entry, "revision": COMMIT, "pinned": True}
+    assert pins.pin(path=project) == []
+    assert asked == [("o/m", "main")] * 2
+    with pytest.raises(SettingError, match=r"fetch\.models\.tiny: kind tiny"):
+        pins.pin(["tiny"], path=project)
 
 
 def test_names_that_cannot_be_pinned(project: Path) -> None:

@@ -182,8 +182,13 @@ def test_hub_fetches_the_resolved_commit(tmp_path: Path, monkeypatch: pytest.Mon
     made = bases.obtain({"kind": "hub", "repository": "a/b", "revision": "main"}, None, tmp_path)
     assert made["record"] == {"repository": "a/b", "revision": "main", "commit": "c0ffee"}
     assert asked["revision"] == "c0ffee"
+    assert "*.py" not in asked["patterns"]
     assert not any(name.endswith((".bin", "*")) for name in asked["patterns"] if name != "LICENSE*")
     assert not (tmp_path / ".cache").exists()
+    trusted = {"remote_code": "trusted", "licence": "MIT"}
+    made = bases.obtain({"kind": "hub", "repository": "a/b", "revision": "main", **trusted}, None, tmp_path)
+    assert made["record"] == {"repository": "a/b", "revision": "main", "commit": "c0ffee", **trusted}
+    assert "*.py" in asked["patterns"]
 
 
 def test_files_of_another_download_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
