@@ -188,6 +188,7 @@ class Finetune(Section):
 
     runs: dict[Name, Run]
     settings: Training
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]]
 
 
 class Decoding(Section):

@@ -4,13 +4,13 @@ import dataclasses
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from star1 import chat, checkpoints
+from star1 import chat, checkpoints, memory
 from star1.errors import InputError
 from star1.losses import loss_sum
 from star1.packing import PACKED, pack, packed_attention, shares, use_packed_attention
@@ -58,7 +58,12 @@ def read_data(paths: Sequence[str]) -> tuple[list[Row], list[dict[str, Any]]]:
 
 
 def finetune(
-    base: str | Path, data: Sequence[str], settings: Settings, staging: str | Path, states: Path | None = None
+    base: str | Path,
+    data: Sequence[str],
+    settings: Settings,
+    staging: str | Path,
+    states: Path | None = None,
+    watchers: Sequence[Callable[[list[Row]], None]] = (),
 ) -> dict[str, Any]:
     """Fine-tune the checkpoint in folder `base` on the rows of `data`; leaves a complete checkpoint in `staging`.
 
@@ -68,11 +73,14 @@ def finetune(
         settings: how to train.
         staging: folder for the checkpoint; its name is the run's.
         states: folder for training states; None: a run that is stopped starts anew.
+        watchers: as in `training.train`.
 
     Returns:
         main: whether this process is the one that publishes.
         record: facts of the run for the manifest, equal for equal runs.
         history: one entry per update.
+        updates: the examples of each.
+        trained: how many weights were trained.
     """
     manifest = checkpoints.verify(base)
     rows, facts = read_data(data)
@@ -80,16 +88,18 @@ def finetune(
     examples, dropped = render_all(tokenizer, rows, settings)
     updates = [[examples[number] for number in numbers] for numbers in plan(len(examples), settings)]
     torch.manual_seed(settings.seed)
+    _check_memory(base, examples, settings, f"finetune {Path(staging).name}")
     model = checkpoints.load_model(base, torch.float32)
     _check_room(model, examples)
     stage = f"finetune {Path(staging).name}"
     digest = file_digest(Path(base) / checkpoints.MANIFEST)
     versions = checkpoints.versions(VERSIONS)
+    trained_weights = sum(one.numel() for one in model.parameters() if one.requires_grad)
     kept = None
     if states is not None:
         kept = States(states, key_of(deciding(digest, facts, settings, versions)), settings.checkpoint_minutes)
         kept.preflight(model, stage)
-    (accelerator, trained), history = train(model, updates, settings, stage, kept)
+    (accelerator, trained), history = train(model, updates, settings, stage, kept, watchers)
     if accelerator.is_main_process:
         with room_told(staging, "start it again"):
             checkpoints.empty(staging)
@@ -106,7 +116,8 @@ def finetune(
         "loss": {"first": round(history[0]["loss"], 4), "last": round(history[-1]["loss"], 4)},
         "versions": versions,
     }
-    return {"main": accelerator.is_main_process, "record": record, "history": history}
+    found = {"history": history, "updates": updates, "trained": trained_weights}
+    return {"main": accelerator.is_main_process, "record": record, **found}
 
 
 def deciding(base: str, data: Sequence[dict[str, Any]], settings: Settings, versions: dict[str, str]) -> dict[str, Any]:
@@ -131,6 +142,12 @@ def publish(made: dict[str, Any], staging: Path, output: str | Path, metrics: st
         checkpoints.publish(staging, checkpoints.folder_of(output), "sft", made["record"])
         write_json(metrics, {"history": made["history"]})
     shutil.rmtree(states, ignore_errors=True)
+
+
+def _check_memory(base: str | Path, examples: Sequence[Example], settings: Settings, stage: str) -> None:
+    kind, world = "cuda" if torch.cuda.is_available() else "cpu", int(os.environ.get("WORLD_SIZE", "1"))
+    longest = max(len(one.ids) for one in examples)
+    memory.check(stage, base, memory.plan_of(settings, kind, world, longest=longest))
 
 
 def _check_room(model: Any, examples: Sequence[Example]) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,12 @@ def make_optimizer(model: torch.nn.Module, settings: Optimisation) -> torch.opti
 
 
 def train(
-    model: Any, updates: Sequence[list[Example]], settings: Optimisation, stage: str, states: States | None = None
+    model: Any,
+    updates: Sequence[list[Example]],
+    settings: Optimisation,
+    stage: str,
+    states: States | None = None,
+    watchers: Sequence[Callable[[list[Row]], None]] = (),
 ) -> tuple[tuple[Any, Any], list[Row]]:
     """Train `model` (float32 weights) and give accelerate's wrapper of it with one record per update.
 
@@ -43,6 +48,7 @@ def train(
         settings: how to train.
         stage: whose name stands in messages.
         states: where the run is saved by time and at a signal, and goes on from.
+        watchers: called with the history at the start and whenever losses have been gathered, when nothing has to be waited for.
 
     Raises:
         TrainingError: the loss of an update or the norm of its gradients is not a finite number, the loss has diverged,
@@ -59,6 +65,7 @@ def train(
     with memory_told(stage, settings.pack_tokens, settings.gradient_checkpointing):
         prepared, optimizer = accelerator.prepare(Scored(model), make_optimizer(model, settings))
         loop = _Loop(accelerator, prepared, optimizer, updates, settings, stage, _usable(states, accelerator, stage))
+        loop.watchers = watchers
         loop.run()
     return (accelerator, prepared), loop.history
 
@@ -88,6 +95,7 @@ class _Loop:
         self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
         self.updates, self.settings, self.stage, self.states = updates, settings, stage, states
         self.history: list[Row] = []
+        self.watchers: Sequence[Callable[[list[Row]], None]] = ()
         self.pending: list[torch.Tensor] = []  # loss share and norm of each update since the last look
 
     def run(self) -> None:
@@ -97,6 +105,7 @@ class _Loop:
         sizes = [sum(len(example.ids) for example in examples) for examples in self.updates]
         done = len(self.history)
         progress = Progress(self.stage, sum(sizes), "tokens", sum(sizes[:done]))
+        self.tell_watchers()
         with contextlib.ExitStack() as stack:
             heard = stack.enter_context(signals(self.stage)) if self.states else []
             for number in range(done, len(self.updates)):
@@ -136,6 +145,7 @@ class _Loop:
             return
         signal, due = self.gather(heard[0] if heard else 0, due)
         self.check()
+        self.tell_watchers()
         if self.states and not last and (signal or due):
             if self.accelerator.is_main_process:
                 self.states.save(self.accelerator.unwrap_model(self.model).causal, self.optimizer, self.history)
@@ -143,6 +153,11 @@ class _Loop:
         if signal and not last:  # after the last update there is little left to do but to write
             where = f"{self.stage}, after update {len(self.history)} of {len(self.updates)}"
             raise StoppedError(where, signal, GO_ON)
+
+    def tell_watchers(self) -> None:
+        """Let others look at the history."""
+        for watcher in self.watchers:
+            watcher(self.history)
 
     def gather(self, signal: int, due: bool) -> tuple[int, bool]:
         """Move what is pending to the history; gives the signal that came to any process, and what is due at the main one."""
