@@ -4,6 +4,8 @@
 # in:  models/base/{base}/, data/star1.jsonl and whatever else the run names
 # out: models/{run}/                          a checkpoint; its manifest.json lists the files
 #      results/metrics/finetune-{run}.json    loss, rate and tokens of each update
+#      results/plots/finetune-{run}.csv       the same for `dvc plots show`
+#      results/costs/finetune-{run}.json      time, memory, energy, and on what; not in git, since no two runs agree
 # With `processes` above 1 or a `sharding`, the script starts itself that often (star1/launching.py, docs/training.md).
 
 
@@ -16,6 +18,8 @@ rule finetune:
     output:
         checkpoint="models/{run}/manifest.json",
         metrics="results/metrics/finetune-{run}.json",
+        plot=plot("results/plots/finetune-{run}.csv", x="update", y="loss"),
+        costs="results/costs/finetune-{run}.json",
     log:
         "logs/finetune/{run}.log",
     container:
@@ -30,7 +34,9 @@ rule finetune:
         run=inputs.run(),
         settings=P("finetune.settings"),
         lora=inputs.lora(),
+        trackers=P("finetune.trackers"),
     shell:
         "python -m scripts.finetune --run {wildcards.run} --base {input.base} --data {input.data} --choices {params.run:q}"
-        " --settings {params.settings:q} --lora {params.lora:q} --threads {threads} --metrics {output.metrics} --output {output.checkpoint}"
+        " --settings {params.settings:q} --lora {params.lora:q} --threads {threads} --metrics {output.metrics} --plot {output.plot}"
+        " --costs {output.costs} --trackers {params.trackers:q} --output {output.checkpoint}"
         " 2>&1 | tee {log}"

@@ -19,17 +19,26 @@ def main() -> None:
     parser.add_argument("--lora", type=orjson.loads, help="settings of adapters, for a tier that has some, as JSON")
     parser.add_argument("--output", required=True, help="manifest of the checkpoint")
     parser.add_argument("--metrics", required=True, help="loss of each update")
+    parser.add_argument("--plot", help="loss, rate and norm of each update as a table for a plot")
+    parser.add_argument("--costs", help="time, memory, energy, and on what; never the same twice")
+    parser.add_argument("--trackers", default=[], type=orjson.loads, help="experiment trackers, as JSON")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     args = parser.parse_args()
     settings = recipe.settings_from(runs.settings_of(args.settings, args.choices))
     clock = threads.use(launching.threads_each(args.threads, settings.processes))
     if launching.needed(settings.processes, settings.sharding):
         return launching.launch(f"finetune {args.run}", settings.processes, "scripts.finetune", sys.argv[1:])
-    from star1 import adapters, sft  # torch reads the number of threads when it is loaded
+    from star1 import adapters, metering, sft, trackers  # torch reads the number of threads when it is loaded
 
     staging, states = checkpoints.staging("finetune", args.run), checkpoints.staging("finetune-states", args.run)
     adapter = adapters.settings_from(runs.adapter_of(args.lora, args.choices))
-    made = sft.finetune(checkpoints.folder_of(args.base), args.data, settings, staging, states, adapter)
+    trackers.check(args.trackers, args.run)
+    base, meter = checkpoints.folder_of(args.base), metering.Meter()
+    with trackers.Watch(args.trackers, args.run, args.settings | args.choices) as watch:
+        made = sft.finetune(base, args.data, settings, staging, states, adapter, (meter.mark, watch.look))
+    costs = meter.facts(base, made["updates"], settings.precision, made["trained"])
+    if made["main"]:
+        metering.write(args.costs, costs, args.plot, made["history"])
     sft.publish(made, staging, args.output, args.metrics, states)
     if made["main"]:
         print(f"finetune {args.run}: {sft.summary(made['record'])}, {clock()}")

@@ -208,6 +208,17 @@ def inspect(args: argparse.Namespace) -> None:
         say(line)
 
 
+def fit(args: argparse.Namespace) -> None:
+    """Print how much memory a run needs; exit status 1 when it does not fit."""
+    from star1 import fitting, params
+
+    lines, fits = fitting.fit(params.load(), args.run, args.gpus, args.memory_gib, args.config)
+    for line in lines:
+        say(line)
+    if not fits:
+        sys.exit(1)
+
+
 def estimate(args: argparse.Namespace) -> None:
     """Print what the stages with model calls will still cost."""
     from star1 import estimate as costs
@@ -449,6 +460,18 @@ def parser() -> argparse.ArgumentParser:
     place.add_argument("--row", type=int, help="show this row, counted from 0; by default the first that is used")
     place.add_argument("--id", help="show the row with this id")
     kind.set_defaults(do=inspect)
+    kind = kinds.add_parser(
+        "fit", help="how much memory a run needs, and what would make it fit; exit status 1 when not"
+    )
+    kind.add_argument("run", help="a name of finetune.runs")
+    kind.add_argument(
+        "--gpus", type=int, metavar="N", help="so many, a process each; by default as params.yaml and machine say"
+    )
+    kind.add_argument("--memory-gib", type=float, metavar="G", help="of one GPU; by default what is free here")
+    kind.add_argument(
+        "--config", type=Path, metavar="FILE", help="config.json of the base model, where it is not fetched yet"
+    )
+    kind.set_defaults(do=fit)
     _add_images(commands)
     command = commands.add_parser("show", help="print the tables of the last run and where everything lies")
     command.set_defaults(do=show)

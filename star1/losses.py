@@ -67,7 +67,8 @@ def _add_gradients(
 
     Args:
         made: these gradients.
-        slope: gradient of the chunk's logits, float32; `narrow` is the same in the type of `weight`.
+        slope: gradient of the chunk's logits, float32.
+        narrow: the same in the type of `weight`.
         hidden: the chunk's hidden states.
         weight: the output matrix.
         start: first row of the chunk.

@@ -279,6 +279,7 @@ class Finetune(Section):
     runs: dict[Name, Run]
     settings: Training
     lora: Lora
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]]
 
     def table(self) -> dict[str, dict[str, Any]]:
         """The runs as plain values, without what is not set, for the functions of `star1.runs`."""

@@ -4,13 +4,13 @@ import dataclasses
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from star1 import adapters, chat, checkpoints, peers
+from star1 import adapters, chat, checkpoints, memory, peers
 from star1.errors import InputError
 from star1.losses import loss_sum
 from star1.packing import PACKED, pack, packed_attention, shares, use_packed_attention
@@ -64,6 +64,7 @@ def finetune(
     staging: str | Path,
     states: Path | None = None,
     adapter: adapters.Settings | None = None,
+    watchers: Sequence[Callable[[list[Row]], None]] = (),
 ) -> dict[str, Any]:
     """Fine-tune the checkpoint in folder `base` on the rows of `data`; leaves a complete checkpoint in `staging`.
 
@@ -74,11 +75,14 @@ def finetune(
         staging: folder for the checkpoint; its name is the run's.
         states: folder for training states; None: a run that is stopped starts anew.
         adapter: settings of adapters that are trained in place of all weights; None: there are none.
+        watchers: as in `training.train`.
 
     Returns:
         main: whether this process is the one that publishes.
         record: facts of the run for the manifest, equal for equal runs.
         history: one entry per update.
+        updates: the examples of each.
+        trained: how many weights were trained.
     """
     stage = f"finetune {Path(staging).name}"
     if adapter:
@@ -89,17 +93,20 @@ def finetune(
     examples, dropped = render_all(tokenizer, rows, settings)
     updates = [[examples[number] for number in numbers] for numbers in plan(len(examples), settings)]
     torch.manual_seed(settings.seed)
+    _check_memory(base, examples, settings, stage, adapter.tier if adapter else "full")
     wrapped = adapters.wrap(base, adapter, settings) if adapter else None
     model = wrapped.get_base_model() if wrapped else checkpoints.load_model(base, torch.float32)
     _check_room(model, examples)
     digest = file_digest(Path(base) / checkpoints.MANIFEST)
     versions = checkpoints.versions(VERSIONS) | (adapters.versions(adapter) if adapter else {})
+    trained_weights = sum(one.numel() for one in model.parameters() if one.requires_grad)
     kept = None
     if states is not None:
         deciding_facts = deciding(digest, facts, settings, versions, adapter)
         kept = States(states, key_of(deciding_facts), settings.checkpoint_minutes)
         kept.preflight(model, stage)
-    trained, history = train(model, updates, settings, stage, kept, (settings.sharding, settings.offload))
+    spread = (settings.sharding, settings.offload)
+    trained, history = train(model, updates, settings, stage, kept, spread, watchers)
     if peers.main():
         with room_told(staging, "start it again"):
             checkpoints.empty(staging)
@@ -120,7 +127,8 @@ def finetune(
         "loss": {"first": round(history[0]["loss"], 4), "last": round(history[-1]["loss"], 4)},
         "versions": versions,
     }
-    return {"main": peers.main(), "record": record, "history": history}
+    found = {"history": history, "updates": updates, "trained": trained_weights}
+    return {"main": peers.main(), "record": record, **found}
 
 
 def _save_merged(wrapped: Any, base: str | Path, staging: str | Path) -> None:
@@ -162,6 +170,12 @@ def publish(made: dict[str, Any], staging: Path, output: str | Path, metrics: st
         checkpoints.publish(staging, checkpoints.folder_of(output), "sft", made["record"])
         write_json(metrics, {"history": made["history"]})
     shutil.rmtree(states, ignore_errors=True)
+
+
+def _check_memory(base: str | Path, examples: Sequence[Example], settings: Settings, stage: str, tier: str) -> None:
+    kind, world = "cuda" if torch.cuda.is_available() else "cpu", int(os.environ.get("WORLD_SIZE", "1"))
+    longest = max(len(one.ids) for one in examples)
+    memory.check(stage, base, memory.plan_of(settings, kind, world, tier, longest))
 
 
 def _check_room(model: Any, examples: Sequence[Example]) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,6 +38,7 @@ def train(
     stage: str,
     states: States | None = None,
     spread: tuple[str, str] = ("none", "none"),
+    watchers: Sequence[Callable[[list[Row]], None]] = (),
 ) -> tuple[sharding.Whole, list[Row]]:
     """Train `model` (float32 weights) and give it as it lies in the processes, with one record per update.
 
@@ -51,6 +52,7 @@ def train(
         stage: whose name stands in messages.
         states: where the run is saved by time and at a signal, and goes on from.
         spread: `sharding` and `offload` of `recipe.Settings`.
+        watchers: called with the history at the start and whenever losses have been gathered, when nothing has to be waited for.
 
     Raises:
         TrainingError: the loss of an update or the norm of its gradients is not a finite number, the loss has diverged,
@@ -69,6 +71,7 @@ def train(
         scored = Scored(model, settings.precision)
         prepared = sharding.prepare(accelerator, spread[0], scored, lambda one: make_optimizer(one, settings))
         loop = _Loop(prepared, updates, settings, stage, states)
+        loop.watchers = watchers
         loop.run()
     return prepared, loop.history
 
@@ -99,6 +102,7 @@ class _Loop:
         self.model = model
         self.updates, self.settings, self.stage, self.states = updates, settings, stage, states
         self.history: list[Row] = []
+        self.watchers: Sequence[Callable[[list[Row]], None]] = ()
         self.pending: list[torch.Tensor] = []  # loss share, norm and samples of each update since the last look
 
     def run(self) -> None:
@@ -108,6 +112,7 @@ class _Loop:
         sizes = [sum(len(example.ids) for example in examples) for examples in self.updates]
         done = len(self.history)
         progress = Progress(self.stage, sum(sizes), "tokens", sum(sizes[:done]))
+        self.tell_watchers()
         with contextlib.ExitStack() as stack:
             heard = stack.enter_context(signals(self.stage)) if self.states else []
             for number in range(done, len(self.updates)):
@@ -146,11 +151,17 @@ class _Loop:
             self.check()
         except TrainingError as error:
             _end(error, 1)
+        self.tell_watchers()
         if self.states and not last and (signal or due):
             self.states.save(self.model, self.history)
         if signal and not last:  # after the last update there is little left to do but to write
             where = f"{self.stage}, after update {len(self.history)} of {len(self.updates)}"
             _end(StoppedError(where, signal, GO_ON), 128 + signal)
+
+    def tell_watchers(self) -> None:
+        """Let others look at the history."""
+        for watcher in self.watchers:
+            watcher(self.history)
 
     def gather(self, signal: int, due: bool) -> tuple[int, bool]:
         """Move what is pending to the history; gives the signal that came to any process, and what is due at the main one."""

@@ -13,7 +13,18 @@ import pytest
 
 from tests.conftest import ROOT
 
-PARTS = ("Snakefile", "params.yaml", "presets", "profiles", "rules", "scripts", "star1", "bundled", "policies", "published")
+PARTS = (
+    "Snakefile",
+    "params.yaml",
+    "presets",
+    "profiles",
+    "rules",
+    "scripts",
+    "star1",
+    "bundled",
+    "policies",
+    "published",
+)
 
 
 @pytest.fixture

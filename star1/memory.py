@@ -1,0 +1,298 @@
+"""How much memory a training run will need in each process, from the model's config.json alone; what does not fit is refused.
+
+It counts what lies there when most does: in the backward pass of the last layer. Weights, gradients and AdamW's moments are
+float32; with precision bf16, a copy of the weights and most activations are bfloat16. What is saved for the backward
+pass is counted layer by layer as transformers writes Llama and Qwen layers, not for other ones.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from star1.errors import InputError, SettingError, tell
+from star1.losses import CHUNK, CHUNK_ELSEWHERE
+from star1.packing import QUERIES, SHORT
+from star1.recipe import Settings
+from star1.rooms import GIB, room_of
+from star1.shapes import Shape, read_shape
+
+# What a process has before the first weight: interpreter, libraries and, on a CPU, kernels that oneDNN makes for each shape; on a
+# GPU CUDA's own. And a share of all the rest, lost between blocks. Those of a CPU are measured, those of a GPU taken.
+BEFORE = {"cpu": 0.9 * GIB, "cuda": 1.0 * GIB}
+LOST = {"cpu": 0.25, "cuda": 0.05}
+RANK = 16  # of adapters, where none is told
+BUCKETS = 2 * 5e8  # weights that DeepSpeed keeps in flight between processes
+LIVE = 1e9  # weights that ZeRO-3 keeps together at once
+FOUR_BITS = 4.127 / 8  # a weight of qlora with its scales, scaled themselves [bytes]
+PARTS = ("process", "weights", "gradients", "optimizer", "activations", "logits")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What decides how much memory a run needs.
+
+    Attributes:
+        tier: "full", "lora" or "qlora".
+        sharding: "none", "zero2", "zero3" or "fsdp".
+        offload: "none", "optimizer" or "all": what lies in the machine's memory.
+        processes: that share the run, a GPU each.
+        precision: "bf16" or "float32".
+        checkpointing: whether activations are recomputed.
+        pack_tokens: tokens of one forward pass.
+        longest: tokens of the longest sequence.
+        kind: "cuda" or "cpu".
+    """
+
+    tier: str = "full"
+    sharding: str = "none"
+    offload: str = "none"
+    processes: int = 1
+    precision: str = "bf16"
+    checkpointing: bool = False
+    pack_tokens: int = 8192
+    longest: int = 8192
+    kind: str = "cuda"
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the largest pack."""
+        return max(self.pack_tokens, self.longest)
+
+
+def plan_of(
+    settings: Settings, kind: str, processes: int | None = None, tier: str = "full", longest: int | None = None
+) -> Plan:
+    """The plan of a run with these settings.
+
+    Args:
+        settings: of the run; where they do not have sharding, offload and processes yet, there is one process.
+        kind: "cuda" or "cpu".
+        processes: how many, if not as many as the settings say.
+        tier: of the run.
+        longest: tokens of the longest row; by default as many as a row may have.
+    """
+    return Plan(
+        tier=tier,
+        sharding=getattr(settings, "sharding", "none"),
+        offload=getattr(settings, "offload", "none"),
+        processes=processes or int(getattr(settings, "processes", 1)),
+        precision=settings.precision,
+        checkpointing=settings.gradient_checkpointing,
+        pack_tokens=settings.pack_tokens,
+        longest=min(settings.max_tokens, settings.pack_tokens) if longest is None else longest,
+        kind=kind,
+    )
+
+
+# ---------------------------------------------------------------- how much
+
+
+def estimate(shape: Shape, plan: Plan) -> dict[str, float]:
+    """Memory of one process where it computes [bytes], by what it is for."""
+    held = _held(shape, plan)
+    held["activations"] = activations(shape, plan)
+    held["logits"] = logits(shape, plan)
+    held["process"] = BEFORE[plan.kind] + LOST[plan.kind] * sum(held.values())
+    return {name: held[name] for name in PARTS}
+
+
+def offloaded(shape: Shape, plan: Plan) -> float:
+    """What all processes together have in the machine's memory besides [bytes]."""
+    if plan.offload == "none" or plan.kind == "cpu":
+        return 0.0
+    # Moments, the weights they belong to, and gradients on their way.
+    return _trained(shape, plan) * 16.0 + (4.0 * shape.weights if plan.offload == "all" else 0.0)
+
+
+def _trained(shape: Shape, plan: Plan) -> float:
+    """Weights that are trained."""
+    if plan.tier == "full":
+        return shape.weights
+    query, key = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+    sides = 2 * (shape.hidden + query) + 2 * (shape.hidden + key) + 3 * (shape.hidden + shape.intermediate)
+    return float(RANK * sides * shape.layers)
+
+
+def _held(shape: Shape, plan: Plan) -> dict[str, float]:
+    """Weights, gradients and moments."""
+    count, trained, narrow = shape.weights, _trained(shape, plan), plan.precision == "bf16"
+    matrices = shape.layers * shape.linear
+    if plan.tier == "qlora":
+        weights = matrices * FOUR_BITS + (count - matrices) * 2.0 + trained * 4
+    elif plan.tier == "lora":
+        weights = count * (2.0 if narrow else 4.0) + trained * 4
+    else:
+        weights = count * 4.0
+    # Autocast keeps what it has narrowed until the forward pass is over, and layers keep it for the backward pass.
+    copies = (trained if plan.tier != "full" else matrices) * 2.0 * narrow
+    share = plan.processes if plan.sharding != "none" else 1
+    gradients, moments = trained * 4.0 / share, trained * 8.0 / share
+    if plan.sharding.startswith("zero"):
+        moments += trained * 4.0 / share  # DeepSpeed's own copy of the weights that it changes
+        gradients += min(BUCKETS, 2.0 * trained) * 4.0
+    if plan.sharding in ("zero3", "fsdp"):
+        together = (
+            min(LIVE, count) if plan.sharding == "zero3" else 2 * shape.layer + shape.head * (1 if shape.tied else 2)
+        )
+        weights = weights / share + min(together, count) * 4.0 * (share > 1)
+    if plan.kind == "cuda" and plan.offload != "none":  # from a CPU to its own memory would free nothing
+        moments = 0.0
+        weights -= count * 4.0 / share if plan.offload == "all" else 0.0
+    return {"weights": weights + copies, "gradients": gradients, "optimizer": moments}
+
+
+def activations(shape: Shape, plan: Plan) -> float:
+    """What the backward pass needs of the forward pass [bytes]."""
+    layer = per_layer(shape, plan) * plan.tokens + _scores(shape, plan)
+    edge = 3 * 4.0 * shape.hidden * plan.tokens  # embedding, last norm, and the gradient of both
+    working = _working(shape, plan) * plan.tokens
+    if plan.checkpointing:
+        return 4.0 * shape.hidden * plan.tokens * shape.layers + layer + working + edge
+    return layer * shape.layers + working + edge
+
+
+def per_layer(shape: Shape, plan: Plan) -> float:
+    """What a layer keeps for each token [bytes]."""
+    width = 2.0 if plan.precision == "bf16" else 4.0
+    query, key = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+    # Two norms: what came in, and it at length one, in float32. What goes out is narrowed once for each of five matrices.
+    norms = 4 * 4.0 * shape.hidden + (5 * 2.0 * shape.hidden if width == 2 else 2 * 4.0 * shape.hidden)
+    # Queries, keys and values as attention sees them; scaled queries on a CPU; what comes out, and the same as one piece.
+    heads = width * (query + 2 * key + 2 * query + (query if plan.kind == "cpu" else 0))
+    return norms + heads + 4 * width * shape.intermediate
+
+
+def _scores(shape: Shape, plan: Plan) -> float:
+    """Attention weights that a layer keeps: on a CPU those of short sequences [bytes]."""
+    if plan.kind != "cpu" or plan.longest > SHORT:
+        return 0.0
+    width = 2.0 if plan.precision == "bf16" else 4.0
+    return width * shape.heads * plan.tokens * (plan.longest + min(QUERIES, plan.longest)) / 2
+
+
+def _working(shape: Shape, plan: Plan) -> float:
+    """What comes and goes within the backward pass of a layer, for each token [bytes]."""
+    width = 2.0 if plan.precision == "bf16" else 4.0
+    return 3 * width * shape.intermediate + 4 * 4.0 * shape.hidden
+
+
+def logits(shape: Shape, plan: Plan) -> float:
+    """Logits of a chunk, and the gradient of the output matrix, which is made with them [bytes]."""
+    chunk = max(shape.vocabulary, min(CHUNK.get(plan.kind, CHUNK_ELSEWHERE), plan.tokens * shape.vocabulary))
+    narrow = plan.precision == "bf16"
+    trained = plan.tier == "full"
+    return (
+        chunk * (6.0 if narrow else 4.0)
+        + shape.head * (2.0 * narrow + 8.0 * trained)
+        + 8.0 * shape.hidden * plan.tokens
+    )
+
+
+# ---------------------------------------------------------------- whether it fits
+
+
+def changes(plan: Plan) -> Iterator[tuple[str, Plan]]:
+    """What could be changed, the mildest first: in words, and the plan then."""
+    now, told = plan, list[str]()
+
+    def step(words: str, **values: Any) -> tuple[str, Plan]:
+        nonlocal now
+        now = dataclasses.replace(now, **values)
+        told.append(words)
+        return ", ".join(told), now
+
+    if not plan.checkpointing:
+        yield step("gradient_checkpointing: true", checkpointing=True)
+    if plan.pack_tokens > plan.longest:
+        yield step(f"pack_tokens: {plan.longest}", pack_tokens=plan.longest)
+    if plan.processes > 1 and plan.sharding == "none":
+        yield step("sharding: zero2", sharding="zero2")
+    if plan.processes > 1 and plan.sharding in ("none", "zero2"):
+        told[:] = [one for one in told if not one.startswith("sharding")]
+        yield step("sharding: zero3", sharding="zero3")
+    if plan.kind == "cuda" and plan.offload == "none":
+        if not now.sharding.startswith("zero"):
+            told[:] = [one for one in told if not one.startswith("sharding")]
+            yield step("sharding: zero2, offload: optimizer", sharding="zero2", offload="optimizer")
+        else:
+            yield step("offload: optimizer", offload="optimizer")
+    mild = dataclasses.replace(plan, checkpointing=True, pack_tokens=min(plan.pack_tokens, plan.longest))
+    if plan.tier == "full":
+        yield "tier: lora with gradient_checkpointing: true", dataclasses.replace(mild, tier="lora")
+    for count in (2, 4, 8, 16, 32, 64, 128, 256):
+        if count > plan.processes and plan.kind == "cuda":
+            spread = dataclasses.replace(mild, sharding="zero3", offload="none", processes=count)
+            yield f"{count} processes (GPUs) with sharding: zero3 and gradient_checkpointing: true", spread
+
+
+def would_fit(shape: Shape, plan: Plan, room: float, host: float | None = None) -> str | None:
+    """The first change with which a run fits, in words; None if it fits as it is, "" if nothing known helps.
+
+    Args:
+        shape: of the model.
+        plan: of the run.
+        room: memory of one process where it computes [bytes].
+        host: the machine's own memory, for what is offloaded [bytes]; None: as much as is needed.
+    """
+    if fits(shape, plan, room, host):
+        return None
+    return next((words for words, changed in changes(plan) if fits(shape, changed, room, host)), "")
+
+
+def fits(shape: Shape, plan: Plan, room: float, host: float | None = None) -> bool:
+    """Whether a run needs no more than there is."""
+    return sum(estimate(shape, plan).values()) <= room and (host is None or offloaded(shape, plan) <= host)
+
+
+def check(stage: str, base: str | Path, plan: Plan) -> None:
+    """See that a run fits into the memory that is free now.
+
+    Raises:
+        SettingError: it cannot.
+    """
+    try:
+        shape = read_shape(base)
+    except InputError as error:
+        tell(f"{stage}: memory not estimated: {error.found} is no family that it is known of")
+        return
+    room, host = room_of(plan.kind)
+    if (hint := would_fit(shape, plan, room, host if plan.kind == "cuda" else None)) is None:
+        return
+    needed = sum(estimate(shape, plan).values())
+    where = "on the GPU" if plan.kind == "cuda" else "of memory for this process"
+    raise SettingError(
+        f"{stage}: memory",
+        f"{_gib(room)} free {where}",
+        f"{_gib(needed)}, as `star1 train fit` estimates",
+        f"it would fit with {hint}" if hint else "no setting that is known of makes it fit: take a smaller model",
+    )
+
+
+def _gib(count: float) -> str:
+    return f"{count / GIB:,.1f} GiB"
+
+
+def table(shape: Shape, plan: Plan, room: float | None, host: float | None = None) -> list[str]:
+    """Lines about a run: what it needs for what, and whether that is there."""
+    found = estimate(shape, plan)
+    many = "one process"
+    if plan.processes > 1:
+        many = f"{plan.processes} processes, sharding {plan.sharding}, offload {plan.offload}"
+    recomputed = "recomputed" if plan.checkpointing else "kept"
+    lines = [
+        f"{shape.weights:,} weights, tier {plan.tier}, {plan.precision}, {many}, {plan.kind}",
+        f"packs of {plan.tokens:,} tokens, activations {recomputed}",
+        "",
+        *(f"{name:<12} {_gib(found[name]):>14}" for name in PARTS),
+        f"{'total':<12} {_gib(sum(found.values())):>14}  {'per GPU' if plan.kind == 'cuda' else 'per process'}",
+    ]
+    if moved := offloaded(shape, plan):
+        lines.append(f"{'offloaded':<12} {_gib(moved):>14}  in the machine's memory, all processes together")
+    if room is None:
+        return lines
+    hint = would_fit(shape, plan, room, host)
+    if hint is None:
+        return [*lines, "", f"fits: {_gib(room)} there"]
+    lines += ["", f"does not fit: {_gib(room)} there"]
+    return [*lines, f"it would fit with {hint}" if hint else "no setting that is known of makes it fit"]
