@@ -33,9 +33,7 @@ def main() -> None:
     work = Path(args.work) / args.model / "rows.jsonl"
     how = (args.sampling, args.sampling_of, args.options)
     rows = generations.generate_benchmarks(model, args.engine, benchmarks, *how, work, args.decoded_as)
-    cut = sum(row["finish_reason"] == "length" for row in rows)
-    unfinished = sum(row["answer"] is None for row in rows)
-    print(f"generate {args.model}: {len(rows)} rows, {cut} cut off at max_tokens, {unfinished} unfinished (no answer)")
+    print(f"generate {args.model}: {generations.summary(rows)}")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def _start(arguments: dict[str, Any]) -> Any:
         ) from None
     try:
         return LLM(**arguments).llm_engine
-    except (ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         found = " ".join(str(error).split())
         raise SettingError("engine vllm", found, "arguments that it starts with", "see generate.options.llm") from error
 

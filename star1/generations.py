@@ -99,3 +99,10 @@ def origin(model: Model, engine: str) -> Row:
         named = {name: one["sha256"] for name, one in files.items() if Path(name).name.startswith(TOKENIZER_FILES)}
         facts["tokenizer"] = hashlib.sha256(orjson.dumps(named, option=orjson.OPT_SORT_KEYS)).hexdigest()
     return facts
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Rows, how many the limit cut off, and in how many the thinking did not end."""
+    cut = sum(row["finish_reason"] == "length" for row in rows)
+    unfinished = sum(row["answer"] is None for row in rows)
+    return f"{len(rows)} rows, {cut} cut off at max_tokens, {unfinished} unfinished (no answer)"

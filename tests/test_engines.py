@@ -180,6 +180,17 @@ def test_a_prompt_that_leaves_no_room_is_an_error(model: decoding.Model, tmp_pat
         texts(model, tmp_path / "w", max_tokens=250)
 
 
+def test_a_batch_that_does_not_fit_is_one_line(
+    model: decoding.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_batch(*_: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(engine_transformers, "run_batch", run_batch)
+    with pytest.raises(SettingError, match=r"batch_size: 2: no memory for 2 prompts at once.*lower batch_size"):
+        outputs(model, tmp_path / "w", ["Why?", "Tea?"])
+
+
 # ---------------------------------------------------------------- memory
 
 

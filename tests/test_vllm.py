@@ -124,6 +124,22 @@ def test_missing_vllm_is_told(tuned: Path, tmp_path: Path, monkeypatch: pytest.M
         engines.generate(model, "vllm", asked, {}, tmp_path / "w")
 
 
+def test_arguments_that_vllm_does_not_take_are_told_in_one_line(
+    tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**arguments: Any) -> None:
+        assert arguments["max_model_len"] == -1  # what params.yaml says comes before what is found here
+        raise TypeError("unexpected\nargument 'chunk'")
+
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=refuse))
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    model = engines.open_model("tuned", tuned / "manifest.json", "vllm")
+    asked = engines.requests_for(model, "vllm", "Tea?", decoding.sampling_from(SAMPLING))
+    options = {"llm": {"max_model_len": -1, "chunk": 2}}
+    with pytest.raises(SettingError, match=r"engine vllm: unexpected argument 'chunk'; .*generate.options.llm"):
+        engines.generate(model, "vllm", asked, options, tmp_path / "w")
+
+
 def test_a_script_goes_where_vllm_is_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
     monkeypatch.chdir(tmp_path)
