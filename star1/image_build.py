@@ -18,7 +18,8 @@ from star1.records import Row, file_digest, write_text
 EPOCH = 1_767_225_600
 # Level 3 packs the data image in a sixth of the time of the default, to the same size.
 PACKING = "-comp zstd -Xcompression-level 3 -no-xattrs"
-DEBIAN, PACKAGES = "bookworm", ("python3", "python3-venv", "ca-certificates")
+# The base made here has what the definitions add to theirs: no archive is asked when an image is built on it.
+DEBIAN, PACKAGES = "bookworm", ("python3", "python3-venv", "ca-certificates", "bubblewrap")
 # What vLLM and triton compile at run time needs a compiler.
 CUDA_PACKAGES = "gcc libc6-dev libpython3-dev"
 # Folders of every Debian where a machine's own wheels, kept downloads and certificates are seen while an image is built;
@@ -84,7 +85,7 @@ def build(image: Image) -> Row:
     parts, base, name = image.parts(), read_base(image.root), image.file
     output, arguments = image.root / name, {"LOCK": image.lock}
     if base:
-        arguments |= {"BOOTSTRAP": "localimage", "FROM": f"{FOLDER}/base.sif"}
+        arguments |= {"BOOTSTRAP": "localimage", "FROM": f"{FOLDER}/base.sif", "PACKAGES": ""}
     elif image.label != image.kind:
         arguments["PACKAGES"] = CUDA_PACKAGES
     _build(image.root, image.definition, output, arguments)
