@@ -20,7 +20,8 @@ CHOICE = (
 )
 CODE = (
     "Complete this Python function so that it does what its description says.\n\n```python\n{question}\n```\n\n"
-    "Give the whole function with the imports it needs, and nothing else, in one block that begins with ```python and ends with ```."
+    "Give the whole function with the imports it needs, and nothing else, in one block that begins with ```python and ends "
+    "with ```."
 )
 
 
