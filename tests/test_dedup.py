@@ -216,6 +216,8 @@ PLANTED_BENCHMARKS: dict[str, dict[str, Any]] = {
         "keep": {"data_type": "adversarial_harmful"},
     },
     "xstest": {"path": "xstest.csv", "format": "csv", "question": "prompt", "keep": {"label": "safe"}},
+    "jbb_benign": {"path": "jbb_benign.csv", "format": "csv", "question": "Goal"},
+    "xstest_unsafe": {"path": "xstest.csv", "format": "csv", "question": "prompt", "keep": {"label": "unsafe"}},
 }
 
 
@@ -242,6 +244,7 @@ def test_every_planted_row_goes_at_its_step(survivor: Survivor) -> None:
     dropped = {(row["source"], row["row"]): row for row in result.dropped}
     planted = read_json(BUNDLED / "planted.json")
     assert {row["step"] for row in planted} == set(dedup.STEPS)
+    assert len(dropped) == len(planted)  # and no other row
     for row in planted:
         found = dropped[row["source"], row["row"]]
         assert found["step"] == row["step"], row
