@@ -13,7 +13,13 @@ from star1 import launching, packing, peers, resuming, sft, training
 from star1.records import write_json
 from tests.micro import fresh_accelerate, small_settings
 
-WAYS = ("none", "fsdp", "zero2", "zero3")
+WAYS: dict[str, dict[str, str]] = {
+    "none": {},
+    "fsdp": {"sharding": "fsdp"},
+    "zero2": {"sharding": "zero2"},
+    "zero3": {"sharding": "zero3"},
+    "offloaded": {"sharding": "zero3", "offload": "all"},
+}
 # Packs of a few samples each, so that an update has three and one process a pack that weighs nothing.
 CHANGES: dict[str, Any] = {
     "batch_size": 6,
@@ -41,7 +47,7 @@ def tune(place: Path, folder: Path, way: str, states: type[resuming.States] = re
     """Fine-tune in `folder`; every process."""
     fresh_accelerate()
     vars(sft)["States"] = states
-    settings = small_settings(**{**CHANGES, "sharding": way, **changes})
+    settings = small_settings(**{**CHANGES, **WAYS[way], **changes})
     return sft.finetune(place / "micro", [str(place / "rows.jsonl")], settings, folder / "run", folder / "states")
 
 
