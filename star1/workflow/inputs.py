@@ -101,11 +101,11 @@ class Inputs:
         """How many processes a run's job starts; no shape of the DAG, and told to the job with its settings."""
         return int(self.params.values["finetune"]["settings"]["processes"])
 
-    def gpus(self, wildcards: Any, threads: int) -> int:
+    def gpus(self, wildcards: Any) -> int:
         """GPUs of a run's job: one a process, and none for a tiny base model."""
         values = self.params.values
         base = values["finetune"]["runs"][wildcards.run]["base"]
-        return 0 if values["fetch"]["models"][base]["kind"] == "tiny" else threads
+        return 0 if values["fetch"]["models"][base]["kind"] == "tiny" else self.processes(wildcards)
 
     def training_data(self, wildcards: Any) -> list[str]:
         """The data sets of a run."""
