@@ -33,11 +33,6 @@ VERDICTS = {
     "guard": {"safe", "unsafe", "controversial"},
     "grader": {"correct", "incorrect"},
 }
-# Further judges say safe or unsafe, each in its own way; only verdicts of one kind are counted together.
-for _kind in ("llama_guard", "wildguard", "qwen3guard", "policy", "rubric"):
-    for _purpose in ("harmful", "benign"):
-        MEASURES[_purpose][_kind] = MEASURES[_purpose]["guard"]
-    VERDICTS[_kind] = {"safe", "unsafe"} | ({"controversial"} if _kind == "qwen3guard" else set())
 POOLED = "all"
 STAND_IN = "stand-in"
 NOTICE = (

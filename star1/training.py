@@ -80,11 +80,10 @@ def _check_processes(updates: Sequence[list[Example]], stage: str) -> None:
     """See that every process can have a sample of an update: one without would compute what counts for nothing."""
     most, world = max(map(len, updates), default=0), peers.world()
     if most < world:
-        raise SettingError(
-            f"{stage}: processes",
-            f"{world} for updates of {most} samples, {most / world:.2g} each",
-            f"at most {most}",
-            "lower processes, or raise batch_size",
+        found = f"{world} for updates of {most} samples, {most / world:.2g} each"
+        _end(
+            SettingError(f"{stage}: processes", found, f"at most {most}", "lower processes, or raise batch_size"),
+            status=1,
         )
 
 
@@ -111,15 +110,17 @@ class _Loop:
             self.history = self.states.restore(self.model)
         sizes = [sum(len(example.ids) for example in examples) for examples in self.updates]
         done = len(self.history)
-        progress = Progress(self.stage, sum(sizes), "tokens", sum(sizes[:done]))
+        progress = Progress(self.stage, sum(sizes), "tokens", sum(sizes[:done])) if peers.main() else None
         self.tell_watchers()
         with contextlib.ExitStack() as stack:
             heard = stack.enter_context(signals(self.stage)) if self.states else []
             for number in range(done, len(self.updates)):
                 self.pending.append(self.update(number))
                 self.look(heard, last=number == len(self.updates) - 1)
-                progress.add(sizes[number])
-        progress.close()
+                if progress:
+                    progress.add(sizes[number])
+        if progress:
+            progress.close()
 
     def update(self, number: int) -> torch.Tensor:
         """One update, not waited for; gives [3] this process's share of its loss, its gradients' norm, samples here."""
@@ -146,8 +147,8 @@ class _Loop:
         due = self.states is not None and self.states.due()
         if not (last or len(self.pending) >= self.settings.gather_every or (alone and (heard or due))):
             return
-        signal, due = self.gather(heard[0] if heard else 0, due)
         try:
+            signal, due = self.gather(heard[0] if heard else 0, due)
             self.check()
         except TrainingError as error:
             _end(error, 1)

@@ -1,4 +1,4 @@
-"""Run by tests in two processes: fine-tunes with weights spread in each way, stopped, harmed and resumed, or ended by a fault."""
+"""Run by tests in two processes: fine-tunes with weights spread in each way, stopped, harmed and resumed, and ends by a fault."""
 
 import os
 import shutil
@@ -13,7 +13,13 @@ from star1 import launching, packing, peers, resuming, sft, training
 from star1.records import write_json
 from tests.micro import fresh_accelerate, small_settings
 
-WAYS = ("none", "fsdp", "zero2", "zero3")
+WAYS: dict[str, dict[str, str]] = {
+    "none": {},
+    "fsdp": {"sharding": "fsdp"},
+    "zero2": {"sharding": "zero2"},
+    "zero3": {"sharding": "zero3"},
+    "offloaded": {"sharding": "zero3", "offload": "all"},
+}
 # Packs of a few samples each, so that an update has three and one process a pack that weighs nothing.
 CHANGES: dict[str, Any] = {
     "batch_size": 6,
@@ -41,7 +47,7 @@ def tune(place: Path, folder: Path, way: str, states: type[resuming.States] = re
     """Fine-tune in `folder`; every process."""
     fresh_accelerate()
     vars(sft)["States"] = states
-    settings = small_settings(**{**CHANGES, "sharding": way, **changes})
+    settings = small_settings(**{**CHANGES, **WAYS[way], **changes})
     return sft.finetune(place / "micro", [str(place / "rows.jsonl")], settings, folder / "run", folder / "states")
 
 
@@ -93,14 +99,12 @@ def starve(*_: Any) -> Any:
 
 
 def main() -> None:
-    """What the flags say."""
-    what, place, root = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    """All ways, and then one that ends with a fault."""
+    place, root = Path(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
-    if what == "ways":
-        ways(place, root)
-    elif what == "starved":
-        vars(training)["collate"] = starve
-        tune(place, root, sys.argv[4])
+    ways(place, root)
+    vars(training)["collate"] = starve
+    tune(place, root / "starved", "zero3")
 
 
 if __name__ == "__main__":

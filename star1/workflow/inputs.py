@@ -181,11 +181,11 @@ class Inputs:
         entry = runs.entry_of(wildcards.run, self._runs)
         return int(runs.settings_of(self.params.values["finetune"]["settings"], entry)["processes"])
 
-    def gpus(self, wildcards: Any, threads: int) -> int:
+    def gpus(self, wildcards: Any) -> int:
         """GPUs of a run's job: one a process, and none for a tiny base model."""
         values = self.params.values
         base = runs.entry_of(wildcards.run, self._runs)["base"]
-        return 0 if values["fetch"]["models"][base]["kind"] == "tiny" else threads
+        return 0 if values["fetch"]["models"][base]["kind"] == "tiny" else self.processes(wildcards)
 
     def training_data(self, wildcards: Any) -> list[str]:
         """The data sets of a run."""
