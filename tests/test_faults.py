@@ -13,7 +13,18 @@ import pytest
 
 from tests.conftest import ROOT
 
-PARTS = ("Snakefile", "params.yaml", "presets", "profiles", "rules", "scripts", "star1", "bundled", "policies")
+PARTS = (
+    "Snakefile",
+    "params.yaml",
+    "presets",
+    "profiles",
+    "published",
+    "rules",
+    "scripts",
+    "star1",
+    "bundled",
+    "policies",
+)
 
 
 @pytest.fixture

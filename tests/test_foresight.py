@@ -11,7 +11,18 @@ from star1.records import read_json, write_rows
 from tests.conftest import ROOT
 from tests.loopback import Answer, completion, server
 
-PARTS = ("Snakefile", "params.yaml", "presets", "profiles", "rules", "scripts", "star1", "bundled", "policies")
+PARTS = (
+    "Snakefile",
+    "params.yaml",
+    "presets",
+    "profiles",
+    "published",
+    "rules",
+    "scripts",
+    "star1",
+    "bundled",
+    "policies",
+)
 QUESTIONS = (ROOT / "bundled/sources/school.txt").read_text("utf-8").splitlines()[:20]
 HEADING = "Model calls of these stages, by `star1 estimate`:"
 

@@ -59,7 +59,7 @@ def test_the_command_line_decides_how_many_may_ask() -> None:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """The project's rules with a remote judge and rows for it, and nothing else to do."""
-    for name in ("Snakefile", "rules", "scripts", "star1", "policies", "bundled", "profiles"):
+    for name in ("Snakefile", "rules", "scripts", "star1", "policies", "bundled", "profiles", "published"):
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["llm"]["endpoints"]["far"] = REMOTE
