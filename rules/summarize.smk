@@ -35,11 +35,12 @@ rule summarize:
         runtime=10,
     params:
         models=inputs.models(),
-        benchmarks=P.each("fetch.benchmarks.{}", BENCHMARKS),
+        benchmarks=P("generate.benchmarks"),
+        entries=P.each("fetch.benchmarks.{}", BENCHMARKS),
         runs=P("finetune.runs"),
         settings=P.each("summarize.{}", HOW),
     shell:
         "python -m scripts.summarize --judgements results/judgements --models {params.models:q} --benchmarks {params.benchmarks:q}"
-        " --runs {params.runs:q} --settings {params.settings:q} --contamination {input.contamination}"
+        " --entries {params.entries:q} --runs {params.runs:q} --settings {params.settings:q} --contamination {input.contamination}"
         " --published {input.published} --published-rows {input.rows} --tables results/tables --metrics results/metrics"
         " 2>&1 | tee {log}"

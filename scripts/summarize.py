@@ -14,9 +14,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--judgements", type=Path, required=True, help="folder of {model}/{benchmark}.jsonl")
     parser.add_argument("--models", required=True, help="JSON list, in the order of the table")
-    parser.add_argument(
-        "--benchmarks", required=True, help="JSON object: entries of fetch.benchmarks, in the order of the table"
-    )
+    parser.add_argument("--benchmarks", required=True, help="JSON list, in the order of the table")
+    parser.add_argument("--entries", required=True, help="JSON object: their entries in fetch.benchmarks")
     parser.add_argument("--runs", required=True, help="JSON object: finetune.runs, for bases and seeds")
     parser.add_argument("--settings", required=True, help="JSON object: how tables are made, as in params.yaml")
     parser.add_argument("--contamination", type=Path, required=True, help="counts of rows near to each benchmark")
@@ -25,7 +24,7 @@ def main() -> None:
     parser.add_argument("--tables", type=Path, required=True, help="folder of the tables")
     parser.add_argument("--metrics", type=Path, required=True, help="folder of the DVC metrics")
     flags = parser.parse_args()
-    given = {name: orjson.loads(getattr(flags, name)) for name in ("models", "benchmarks", "runs")}
+    given = {name: orjson.loads(getattr(flags, name)) for name in ("models", "benchmarks", "entries", "runs")}
     facts = summaries.read(flags.judgements, given, flags.contamination, summaries.settings_from(flags.settings))
     print(
         summaries.write(facts, summaries.read_paper(flags.published, flags.published_rows), flags.tables, flags.metrics)

@@ -477,7 +477,8 @@ def load(path: str | Path = "params.yaml", root: Path | None = None) -> dict[str
         params = Params.model_validate(values)
     except ValidationError as error:
         raise ParamsError([f"{path}: {line}" for line in _explain(error)]) from None
-    if lines := [f"{path}: {line}" for line in _mismatches(params, Path() if root is None else root)]:
+    found = [*_mismatches(params, Path() if root is None else root), *_ladder_mistakes(params, values)]
+    if lines := [f"{path}: {line}" for line in found]:
         raise ParamsError(lines)
     return values
 
@@ -524,7 +525,6 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
     table = params.finetune.table()
     models = {**fetch.models, **params.finetune.runs, **runs.by_model(table)}
     yield from _unknown("generate.models", params.generate.models, models)
-    yield from _ladder_mistakes(params)
     for name, members in params.summarize.averages.items():
         yield from _unknown(f"summarize.averages.{name}", members, fetch.benchmarks)
     for place, pair in enumerate(params.summarize.pairs):
@@ -599,9 +599,9 @@ def _spread_mistakes(finetune: Finetune, name: str) -> Iterator[str]:
         yield f"{found}; expected sharding none: adapters leave little to spread. Hint: {hint}"
 
 
-def _ladder_mistakes(params: Params) -> Iterator[str]:
+def _ladder_mistakes(params: Params, values: Mapping[str, Any]) -> Iterator[str]:
     """Mistakes of the ladder, and of the values that hold at its steps."""
-    values, chosen = params.model_dump(exclude_unset=True), params.ladder
+    chosen = params.ladder
     if not chosen.models:  # its steps may be about judges that are not there
         return
     models = {**params.fetch.models, **runs.by_model(params.finetune.table())}

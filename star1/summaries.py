@@ -51,7 +51,7 @@ def read(folder: Path, given: Mapping[str, Any], contamination: Path, settings: 
 
     Args:
         folder: of {model}/{benchmark}.jsonl.
-        given: models, benchmarks (entries of fetch.benchmarks) and runs (finetune.runs).
+        given: models, benchmarks, entries (of fetch.benchmarks) and runs (finetune.runs).
         contamination: what `screen` counted.
         settings: how tables are made.
     """
@@ -62,7 +62,7 @@ def read(folder: Path, given: Mapping[str, Any], contamination: Path, settings: 
         model: {name: read_rows(folder / model / f"{name}.jsonl", FIELDS) for name in given["benchmarks"]}
         for model in given["models"]
     }
-    return Facts(judgements, given["benchmarks"], bases, seeds, read_json(contamination), settings)
+    return Facts(judgements, given["entries"], bases, seeds, read_json(contamination), settings)
 
 
 def write(facts: Facts, paper: tables_published.Paper, folder: Path, metrics_folder: Path) -> str:

@@ -73,11 +73,21 @@ def test_mistakes_are_told(steps: list[dict[str, Any]], told: str) -> None:
 
 def test_values_of_a_step_are_checked_like_those_of_params(tmp_path: Path) -> None:
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    # A value whose type changes when it is checked: what is checked at a step is what stands in the file.
+    values["llm"]["endpoints"]["leaving"] = {
+        "provider": "openai",
+        "model": "m",
+        "label": "M",
+        "base_url": "http://localhost:1/v1",
+        "slots": 1,
+        "retires": "2027-01-31",
+    }
     wrong = {"name": "wrong", "set": {"generate.sampling.top_p": 2.0}}
     values["ladder"] |= {"models": ["star1"], "steps": [*values["ladder"]["steps"], wrong]}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
-    with pytest.raises(params.ParamsError, match=r"ladder.steps\[\d\].set: generate.sampling.top_p: 2.0"):
+    with pytest.raises(params.ParamsError, match=r"ladder.steps\[\d\].set: generate.sampling.top_p: 2.0") as caught:
         params.load(tmp_path / "params.yaml", ROOT)
+    assert len(caught.value.lines) == 1
     values["ladder"]["steps"].pop()
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     params.load(tmp_path / "params.yaml", ROOT)
