@@ -1,6 +1,7 @@
 """The last file of a release: its facts, and the digest of each of its files."""
 
 import importlib.metadata
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,13 @@ RELEASE = "release.json"
 
 def version() -> str:
     """The version of this project, which releases carry."""
-    return importlib.metadata.version("star1")
+    try:
+        return importlib.metadata.version("star1")
+    except (
+        importlib.metadata.PackageNotFoundError
+    ):  # in a container image the code is the checkout's, and not installed
+        project = Path(__file__).parents[1] / "pyproject.toml"
+        return str(tomllib.loads(project.read_text("utf-8"))["project"]["version"])
 
 
 def describe(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:

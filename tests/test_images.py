@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from importlib import util
+from importlib import metadata, util
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from star1 import conda, doctor, image_build, images
+from star1 import conda, doctor, image_build, images, seals
 from star1.errors import InputError, SettingError, Star1Error
 from star1.images import Image
 from star1.passport.books import Books
@@ -236,6 +236,17 @@ def _workflow(*stages: tuple[str, str]) -> Any:
     ]
     dag = SimpleNamespace(jobs=jobs, needrun=lambda _: True, finished=lambda _: True)
     return SimpleNamespace(dag=dag, deployment_settings=SimpleNamespace(deployment_method={DeploymentMethod.APPTAINER}))
+
+
+def test_a_release_knows_its_version_where_the_project_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by the first run in images: the last stage but one ended with PackageNotFoundError."""
+    known = seals.version()
+
+    def nowhere(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", nowhere)
+    assert seals.version() == known
 
 
 def test_a_missing_image_is_told_before_any_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
