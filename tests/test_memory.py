@@ -11,6 +11,7 @@ import pytest
 from star1 import fitting, memory, rooms
 from star1.errors import InputError, SettingError
 from star1.memory import Plan
+from star1.recipe import Settings
 from star1.records import write_json
 from star1.rooms import GIB
 from star1.shapes import shape_of
@@ -154,7 +155,7 @@ def values(**changes: Any) -> dict[str, Any]:
     runs = {"run": {"base": "base", "data": ["star1"], "think": True, "seed": 1}}
     return {
         "policy": {"pack": "star1"},
-        "fetch": {"published": {}},
+        "fetch": {"published": {}, "models": {"base": {}}},
         "finetune": {"runs": runs, "settings": settings},
     }
 
@@ -180,6 +181,6 @@ def test_train_fit_of_an_unknown_run_or_base_is_an_error(tmp_path: Path, monkeyp
 
 
 def test_settings_that_are_not_there_yet_have_defaults() -> None:
-    plan = memory.plan_of(memory.Settings(), "cuda")
+    plan = memory.plan_of(Settings(), "cuda")
     assert (plan.sharding, plan.offload, plan.processes, plan.tier) == ("none", "none", 1, "full")
     assert dataclasses.replace(plan, pack_tokens=10, longest=20).tokens == 20

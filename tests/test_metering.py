@@ -2,8 +2,10 @@
 
 import csv
 import os
+import shutil
 import sys
 import threading
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -134,13 +136,13 @@ def test_where_nothing_can_be_read_the_reason_stands(tmp_path: Path, monkeypatch
     assert told["joules"] is None
     assert "no readable counter" in told["source"]
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    monkeypatch.setattr(energy.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     assert energy.gauge("GPU-1").stop()["source"] == "neither pynvml nor nvidia-smi is there"
 
 
 def test_power_times_time_is_energy_and_silence_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 2.0, 5.0])
-    monkeypatch.setattr(energy.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     power = energy.Power(lambda: 300.0)
     assert [power.spent(), power.spent()] == [600.0, 900.0]
     silent = energy.Gauge("a device", lambda: None).stop()
