@@ -89,7 +89,7 @@ def padded(model: Any, settings: Any, rows: int, checkpointing: bool, pad: int) 
 
     from star1 import sft
 
-    optimizer = sft.make_optimizer(model, settings)
+    optimizer, device = sft.make_optimizer(model, settings), next(model.parameters()).device
     model.train()
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -99,9 +99,10 @@ def padded(model: Any, settings: Any, rows: int, checkpointing: bool, pad: int) 
         groups = [examples[start : start + rows] for start in range(0, len(examples), rows)]
         for group in groups:
             size = max(len(example.ids) for example in group)
-            ids = torch.tensor([example.ids + [pad] * (size - len(example.ids)) for example in group])
-            labels = torch.tensor([example.labels + [sft.IGNORED] * (size - len(example.labels)) for example in group])
-            with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
+            ids = torch.tensor([example.ids + [pad] * (size - len(example.ids)) for example in group], device=device)
+            padded_labels = [example.labels + [sft.IGNORED] * (size - len(example.labels)) for example in group]
+            labels = torch.tensor(padded_labels, device=device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
                 output = model(input_ids=ids, labels=labels, use_cache=False)
             with torch.no_grad():
                 hits = output.logits[:, :-1].argmax(-1) == labels[:, 1:]

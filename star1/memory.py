@@ -17,8 +17,8 @@ from star1.recipe import Settings
 from star1.rooms import GIB, room_of
 from star1.shapes import Shape, read_shape
 
-# What a process has before the first weight: interpreter, libraries and, on a CPU, kernels that oneDNN makes for each shape; on a
-# GPU CUDA's own. And a share of all the rest, lost between blocks. Those of a CPU are measured, those of a GPU taken.
+# What a process has before the first weight: interpreter, libraries, oneDNN's kernels (CPU), CUDA's own (GPU).
+# And a share of the rest, lost between blocks. Both were measured on a CPU (docs/training.md), and are guesses for a GPU.
 BEFORE = {"cpu": 0.9 * GIB, "cuda": 1.0 * GIB}
 LOST = {"cpu": 0.25, "cuda": 0.05}
 RANK = 16  # of adapters, where none is told
@@ -125,7 +125,9 @@ def _held(shape: Shape, plan: Plan) -> dict[str, float]:
     else:
         weights = count * 4.0
     # Autocast keeps what it has narrowed until the forward pass is over, and layers keep it for the backward pass.
-    copies = (trained if plan.tier != "full" else matrices) * 2.0 * narrow
+    # Where weights are spread and layers computed twice, nothing keeps them but the layer that is at work.
+    whole = matrices if plan.sharding not in ("zero3", "fsdp") or not plan.checkpointing else shape.linear
+    copies = (trained if plan.tier != "full" else whole) * 2.0 * narrow
     share = plan.processes if plan.sharding != "none" else 1
     gradients, moments = trained * 4.0 / share, trained * 8.0 / share
     if plan.sharding.startswith("zero"):

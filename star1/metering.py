@@ -25,6 +25,9 @@ PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "tokenizers")
 OPTIONAL = ("deepspeed", "peft", "bitsandbytes", "trackio", "wandb", "tensorboard")
 
 
+ANOTHER = "told by another process of the machine"
+
+
 class Meter:
     """Measures one process; starts with its making."""
 
@@ -50,7 +53,7 @@ class Meter:
             trained: weights that were trained, where it is not all.
         """
         seconds = time.perf_counter() - self.started
-        energy = self.energy.stop() if self.energy else {"joules": None, "source": "told by another process"}
+        energy = self.energy.stop() if self.energy else {"joules": None, "source": ANOTHER}
         mine = {"cpu_seconds": time.process_time() - self.cpu, "device": _device(), "energy": energy, **_peaks()}
         found: list[Row] = _of_all(mine)
         devices = [str(one["device"]) for one in found]
@@ -178,9 +181,7 @@ def _highest(found: Sequence[Row]) -> Row:
 def _joules(found: Sequence[Row]) -> Row:
     """Energy of all devices; None where one of them cannot be read."""
     gauged = [one["energy"] for one in found if one["energy"]["joules"] is not None]
-    silent = [
-        one for one in found if one["energy"]["joules"] is None and one["energy"]["source"] != "told by another process"
-    ]
+    silent = [one for one in found if one["energy"]["joules"] is None and one["energy"]["source"] != ANOTHER]
     if silent or not gauged:
         return {"joules": None, "kwh": None, "source": None, "reason": (silent or list(found))[0]["energy"]["source"]}
     joules = sum(one["joules"] for one in gauged)

@@ -14,7 +14,7 @@ def room_of(kind: str) -> tuple[float, float]:
 
         return float(torch.cuda.mem_get_info()[0]), host
     # What this process has already is in the estimate too.
-    return (host + _resident()) / int(os.environ.get("LOCAL_WORLD_SIZE", "1")), host
+    return (host + resident()) / int(os.environ.get("LOCAL_WORLD_SIZE", "1")), host
 
 
 def machine_room(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float:
@@ -39,5 +39,6 @@ def _cached(stat: Path) -> int:
     return int(found.get("inactive_file", 0)) + int(found.get("active_file", 0))
 
 
-def _resident() -> float:
+def resident() -> float:
+    """What this process has now [bytes]."""
     return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * float(os.sysconf("SC_PAGE_SIZE"))
