@@ -76,7 +76,7 @@ lock:
 	$(BIN)/uv pip compile -q --python-version 3.11 $(TORCH) --no-emit-find-links --extra models --extra deepspeed --extra inspect --extra dev pyproject.toml \
 	    --custom-compile-command "make lock" -o envs/local.lock
 	rm -f envs/vllm.lock
-	$(BIN)/uv pip compile -q --python-version 3.11 $(call torch_from,cpu) --no-emit-find-links --override envs/vllm-overrides.txt envs/vllm.in \
+	$(BIN)/uv pip compile -q --python-version 3.11 $(call torch_from,cpu) --no-emit-find-links --generate-hashes --override envs/vllm-overrides.txt envs/vllm.in \
 	    --custom-compile-command "make lock" -o envs/vllm.lock
 	sed -i 's/^torch==\([0-9.]*\)+cpu/torch==\1/' envs/local.lock envs/vllm.lock
 

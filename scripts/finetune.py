@@ -5,7 +5,7 @@ import sys
 
 import orjson
 
-from star1 import checkpoints, launching, recipe, runs, threads
+from star1 import launching, recipe, runs, threads
 
 
 def main() -> None:
@@ -28,20 +28,12 @@ def main() -> None:
     clock = threads.use(launching.threads_each(args.threads, settings.processes))
     if launching.needed(settings.processes, settings.sharding):
         return launching.launch(f"finetune {args.run}", settings.processes, "scripts.finetune", sys.argv[1:])
-    from star1 import adapters, metering, sft, trackers  # torch reads the number of threads when it is loaded
+    from star1 import adapters, finetuning  # torch reads the number of threads when it is loaded
 
-    staging, states = checkpoints.staging("finetune", args.run), checkpoints.staging("finetune-states", args.run)
     adapter = adapters.settings_from(runs.adapter_of(args.lora, args.choices))
-    trackers.check(args.trackers, args.run)
-    base, meter = checkpoints.folder_of(args.base), metering.Meter()
-    with trackers.Watch(args.trackers, args.run, args.settings | args.choices) as watch:
-        made = sft.finetune(base, args.data, settings, staging, states, adapter, (meter.mark, watch.look))
-    costs = meter.facts(base, made["updates"], settings.precision, made["trained"])
-    if made["main"]:
-        metering.write(args.costs, costs, args.plot, made["history"])
-    sft.publish(made, staging, args.output, args.metrics, states)
-    if made["main"]:
-        print(f"finetune {args.run}: {sft.summary(made['record'])}, {clock()}")
+    outputs = finetuning.Outputs(args.output, args.metrics, args.plot, args.costs)
+    if told := finetuning.run(args.run, args.base, args.data, settings, adapter, args.trackers, outputs):
+        print(f"finetune {args.run}: {told}, {clock()}")
 
 
 if __name__ == "__main__":

@@ -84,8 +84,9 @@ def test_images_hold_what_their_rules_import(kind: str) -> None:
     """A package that only the local environment has would fail in the middle of a run on the cluster."""
     if not (ROOT / f"envs/{kind}.lock").is_file():
         pytest.skip(f"envs/{kind}.lock is not there")
-    rules = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
-    scripts = [one for one, of in re.findall(r'code\("(\w+)"\).*?IMAGES\["(\w+)"\]', rules, re.DOTALL) if of == kind]
+    text = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
+    rules = re.split(r"^ *(?:use )?rule ", text, flags=re.MULTILINE)
+    scripts = [one for rule in rules if f'IMAGES["{kind}"]' in rule for one in re.findall(r'code\("(\w+)"\)', rule)]
     assert scripts
     there = {one.replace("-", "_") for one in locked(f"{kind}.lock")} | AT_HAND[kind]
     for file in sorted({file for script in scripts for file in code(script, ROOT)}):
