@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from star1 import chat
+from star1 import chat, checkpoints
 from star1.decoding import Emit, Model, Output, Request, options_from
 from star1.errors import SettingError, tell
 
@@ -88,6 +88,7 @@ def _arguments(model: Model, requests: Sequence[Request], gpus: int) -> dict[str
         "seed": requests[0].sampling.seed,
         "max_model_len": longest,
         "tensor_parallel_size": parallel_size(model.folder, gpus),
+        "trust_remote_code": checkpoints.trusts_code(model.folder or ""),
     }
     return chosen if gpus else chosen | _on_cpu()
 

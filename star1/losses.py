@@ -135,7 +135,8 @@ class Scored(torch.nn.Module):
 
     def forward(self, batch: dict[str, Any]) -> torch.Tensor:
         """Loss [nats] of what `packing.collate` made."""
-        with torch.autocast(batch["ids"].device.type, torch.bfloat16, enabled=self.narrow):
+        # Each weight is used once: a cache of narrow copies would serve nothing, and keep all of them where weights are spread.
+        with torch.autocast(batch["ids"].device.type, torch.bfloat16, enabled=self.narrow, cache_enabled=False):
             return pack_loss(self.causal, batch, self.chunked)
 
 
