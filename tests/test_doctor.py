@@ -368,6 +368,7 @@ def test_room_and_rights_of_the_machine(tmp_path: Path, monkeypatch: pytest.Monk
         "vllm",
         "bitsandbytes",
         "apptainer",
+        "bwrap",
         "CUDA",
     }
 
