@@ -198,9 +198,11 @@ def _rights(root: Path) -> Iterator[Finding]:
 
 def _tools() -> Iterator[Finding]:
     there = {name: importlib.util.find_spec(name) is not None for name in ("vllm", "bitsandbytes")}
-    there["apptainer"] = _command("apptainer", "singularity")
+    there["vllm"] |= Path(".venv-vllm/bin/python").exists()  # `make engines`
+    there |= {"apptainer": _command("apptainer", "singularity"), "bwrap": _command("bwrap")}
     needs = {"vllm": "`generate.engine: vllm` and local servers", "bitsandbytes": "runs of tier qlora"}
-    for name, needed in {**needs, "apptainer": "`--sdm apptainer`"}.items():
+    needs |= {"apptainer": "`--sdm apptainer`", "bwrap": "the sandbox of programs (benchmarks with grader code)"}
+    for name, needed in needs.items():
         yield Finding("note", f"{name}: {'there' if there[name] else f'not there; only {needed} would need it'}")
     gpus = _gpus()
     yield Finding("note", f"CUDA: {', '.join(gpus) if gpus else 'no GPU that nvidia-smi tells of'}")

@@ -13,6 +13,7 @@ from star1 import params as parameters
 from star1.errors import InputError
 from star1.records import Row, read_rows, write_json, write_rows
 from star1.tables import cell, check, measure_of, primary
+from star1.tasks import prompt_of
 
 GENERATED = ("id", "question", "response", "answer", "finish_reason", "sampling", "prompt_tokens", "completion_tokens")
 
@@ -153,7 +154,7 @@ def lm_eval(found: Answers, folder: Path) -> list[Path]:
 def _lm_eval_row(found: Answers, number: int, test: Row, name: str) -> Row:
     answers = found.samples[test["id"]]
     marks = [mark for one in answers if (mark := found.mark(one)) is not None]
-    prompt, expected = str(test["question"]), target(test)
+    prompt, expected = prompt_of(test), target(test)
     settings = answers[0].generation["sampling"] if answers else {}
     told: Row = {
         "doc_id": number,

@@ -11,6 +11,7 @@ from typing import Any
 import star1
 from star1.exports import Answer, Answers, sha256, stamp, target
 from star1.records import Row, file_digest, write_json, write_rows
+from star1.tasks import prompt_of
 
 SCHEMA = "0.3.0"
 METHOD = "Wilson score interval; over items where there are several samples of each"
@@ -132,7 +133,7 @@ def _instance(found: Answers, model: str, identifier: str, test_id: str, one: An
     test, written, mark = found.tests[test_id], one.generation, found.mark(one)
     wanted = bool(mark) is not found.lower_is_better
     tokens = (written["prompt_tokens"], written["completion_tokens"])
-    raw, expected = str(test["question"]), target(test)
+    raw, expected = prompt_of(test), target(test)
     value = {"extracted_value": one.text, "extraction_method": "answer after the closing think tag"}
     more = {"verdict": str(one.judgement["verdict"]), "judge": one.judgement["judge"]}
     more |= {"sample": str(one.judgement.get("sample") or 0)}

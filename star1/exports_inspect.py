@@ -7,6 +7,7 @@ import star1
 from star1.errors import SettingError
 from star1.exports import Answer, Answers, sha256, stamp, target
 from star1.records import Row
+from star1.tasks import prompt_of
 
 STOP = {"stop": "stop", "length": "max_tokens", "content_filter": "content_filter"}
 
@@ -92,10 +93,10 @@ def _sample(found: Answers, name: str, one: Answer) -> Any:
         id=name,
         epoch=1 + number,
         uuid=sha256(f"{found.model}/{found.benchmark}/{name}/{number}")[:22],
-        input=test["question"],
+        input=prompt_of(test),
         choices=test.get("choices"),
         target=target(test),
-        messages=[ChatMessageUser(content=test["question"], id=f"{name}/{number}"), output.choices[0].message],
+        messages=[ChatMessageUser(content=prompt_of(test), id=f"{name}/{number}"), output.choices[0].message],
         output=output,
         model_usage={f"star1/{found.model}": usage},
         scores={one.judgement["kind"]: _score(found, one)},

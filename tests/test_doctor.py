@@ -361,13 +361,14 @@ def test_room_and_rights_of_the_machine(tmp_path: Path, monkeypatch: pytest.Monk
         assert "GB free" in told(doctor.machine(tmp_path), level)
     (tmp_path / "logs").mkdir()
     allowed: Callable[..., bool] = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "logs" and allowed(path, mode))
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "logs" and allowed(path, mode))
     assert f"{tmp_path}/logs: not writable; expected a folder" in told(doctor.machine(tmp_path), "refused")
     assert not [one for one in doctor.machine(tmp_path) if one.level == "warning"]
     assert {one.text.partition(":")[0] for one in doctor.machine(tmp_path) if one.level == "note"} == {
         "vllm",
         "bitsandbytes",
         "apptainer",
+        "bwrap",
         "CUDA",
     }
 
