@@ -178,9 +178,14 @@ def pair(chosen: Sequence[Answer], first: str, second: str, asked: str, options:
     found |= {"agreement_low": agreed.low, "agreement_high": agreed.high}
     counts = np.array([[one[cell] for cell in CELLS] for one in prompts.values()], dtype=float).reshape(-1, 4)
     value = float(kappa(counts.sum(0))) if n else float("nan")
-    low, high = interval(counts, options) if value == value else (None, None)
+    low, high = _around(value, *interval(counts, options)) if value == value else (None, None)
     found |= {"kappa": value if value == value else None, "low": low, "high": high}
     return found | {"both": cells[CELLS[0]], "first_only": cells[CELLS[1]], "second_only": cells[CELLS[2]]}
+
+
+def _around(value: float, low: float, high: float) -> tuple[float, float]:
+    """An interval that holds its estimate: the prior draws it away from 1, and from what few answers say."""
+    return min(low, value), max(high, value)
 
 
 def pairs(found: Sequence[Answer], options: Options) -> list[Row]:

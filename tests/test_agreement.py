@@ -45,6 +45,8 @@ def test_kappa_is_the_textbooks(cells: tuple[int, int, int, int]) -> None:
     assert (found["n"], found["total"]) == (sum(cells), sum(cells))
     assert (found["both"], found["first_only"], found["second_only"]) == cells[:3]
     assert -1 <= found["low"] < found["high"] <= 1
+    assert found["low"] <= found["kappa"] + 1e-12
+    assert found["kappa"] <= found["high"] + 1e-12  # full agreement was told as 1.00 [.., 0.99]
 
 
 def test_a_known_example() -> None:
