@@ -27,7 +27,7 @@ rule agree:
         mem_mb=2000,
         runtime=30,
     params:
-        models=P("generate.models"),
+        models=inputs.models(),
         benchmarks=P("generate.benchmarks"),
         confidence=P("agree.confidence"),
         resamples=P("agree.resamples"),

@@ -25,6 +25,8 @@ if LADDER.models:
                 for name in LADDER.benchmarks
             ],
             decoded_as=lambda wildcards: LADDER.model(wildcards),
+            engine=LADDER("generate.engine"),
+            options=LADDER("generate.options"),
             sampling=LADDER("generate.sampling"),
             sampling_of=LADDER("generate.sampling_of"),
 
@@ -59,6 +61,8 @@ if LADDER.models:
             judges=LADDER("judge.judges"),
             use=LADDER("judge.use"),
             grader=LADDER("judge.grader"),
+            coverage=LADDER("judge.coverage"),
+            sandbox=LADDER("judge.sandbox"),
 
     rule ladder:
         """Ladder of {params.ladder}."""

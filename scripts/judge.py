@@ -23,18 +23,16 @@ def main() -> None:
     paths = read_paths("--benchmarks", flags.benchmarks)
     judges, use = read_settings("--judges", flags.judges, Judges).root, read_settings("--use", flags.use, Use)
     calls = calls_of(judges, read_named("--endpoints", flags.endpoints), flags.replies, flags.coverage)
-    grader = read_settings("--grader", flags.grader, Grader)
-    sandbox = read_settings("--sandbox", flags.sandbox, Sandbox)
+    how = read_settings("--grader", flags.grader, Grader), read_settings("--sandbox", flags.sandbox, Sandbox)
     benchmarks = [read_benchmark(name, rows, generations) for name, (rows, generations, _) in paths.items()]
     found = judge_all(benchmarks, judges, use, load_pack(flags.policy), calls)
     write_rows(flags.quarantine, (row for one in found.values() for row in one.outcome.quarantined))
     check_coverage(list(found.values()), flags.coverage)
-    told = []
-    for one in benchmarks:
-        rows = judgements(one, [found[name] for name in use.of(one.purpose)], grader, sandbox)
-        write_rows(paths[one.name][2], rows)
-        told.append(f"{flags.model} on {one.name}: {tally(rows)}")
+    judged = {one.name: judgements(one, [found[name] for name in use.of(one.purpose)], *how) for one in benchmarks}
+    for name, rows in judged.items():
+        write_rows(paths[name][2], rows)
     write_json(flags.costs, {name: one.outcome.costs for name, one in found.items()})
+    told = (f"{flags.model} on {name}: {tally(rows)}" for name, rows in judged.items())
     print(*(one.outcome.summary() for one in found.values()), *told, sep="; ")
 
 

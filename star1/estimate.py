@@ -12,6 +12,7 @@ from pathlib import Path
 from star1 import benign, deliberation, runs
 from star1.calls import Calls, Outcome
 from star1.columns import columns
+from star1.decoding import sampling_for
 from star1.endpoints import Endpoint, Sampling
 from star1.errors import SettingError
 from star1.judges import Benchmark, judge
@@ -283,7 +284,9 @@ def judged_rows(params: Params, model: str, root: Path, filler: Filler) -> tuple
                 "answer": filler.answer,
                 "finish_reason": "stop",
             }
-            generated = [{**row, **told} for row in known.values()]
+            of = {one: other.model_dump(exclude_unset=True) for one, other in params.generate.sampling_of.items()}
+            samples = sampling_for(model, name, params.generate.sampling.model_dump(), of).samples
+            generated = [{**row, **told, "sample": number} for row in known.values() for number in range(samples)]
         purpose = next(iter(known.values()))["purpose"] if known else "reasoning"
         found.append(Benchmark(name, purpose, known, generated))
     return found, stands_for

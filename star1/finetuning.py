@@ -1,7 +1,10 @@
 """One job of the stage finetune: trained, measured and published."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
+
+import torch
 
 from star1 import adapters, checkpoints, metering, sft, trackers
 
@@ -36,6 +39,8 @@ def run(
         watching: names of trackers.
         outputs: where to write.
     """
+    if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:  # else all processes would measure the first GPU
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     staging, states = checkpoints.staging("finetune", name), checkpoints.staging("finetune-states", name)
     trackers.check(watching, name)
     folder, meter = checkpoints.folder_of(base), metering.Meter()

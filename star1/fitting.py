@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from star1 import checkpoints, memory, rooms
+from star1 import checkpoints, memory, rooms, runs
 from star1.errors import InputError
 from star1.recipe import Settings, settings_from
 from star1.records import read_json
@@ -19,7 +19,7 @@ def fit(
 
     Args:
         values: params.yaml.
-        run: a name of finetune.runs.
+        run: a name of finetune.runs, or the model of one of its seeds.
         gpus: how many GPUs, a process each; None: as the settings say, on what this machine has.
         memory_gib: of one GPU (or of the process, on a CPU) [GiB]; None: what is free here.
         config: config.json of the base model; None: that of the fetched model.
@@ -27,10 +27,12 @@ def fit(
     Raises:
         InputError: there is no such run, or its base model is not there yet.
     """
-    runs = values["finetune"]["runs"]
-    if run not in runs:
-        raise InputError(f"run {run!r}", "not in finetune.runs", "one of " + ", ".join(runs))
-    shape, chosen = _shape(values, run, config), runs[run]
+    table = values["finetune"]["runs"]
+    run = runs.by_model(table).get(run, run)
+    if run not in table:
+        raise InputError(f"run {run!r}", "not in finetune.runs", "one of " + ", ".join(table))
+    chosen = table[run]
+    shape = _shape(values, runs.models_of(run, chosen)[0], config)
     shared = values["finetune"]["settings"] | (chosen.get("settings") or {})
     names = {field.name for field in dataclasses.fields(Settings)}
     settings: Settings = settings_from({key: value for key, value in shared.items() if key in names})

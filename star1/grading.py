@@ -11,7 +11,7 @@ from typing import Literal
 from star1.errors import InputError
 from star1.graders import letters, mathematics, programs
 from star1.records import Row
-from star1.sandbox import NoSandboxError, Sandbox
+from star1.sandbox import NoSandboxError, Sandbox, check
 
 # Names with versions, raised when a grader's verdicts change.
 LETTERS, PROGRAMS = "letters 1", "programs 1"
@@ -97,9 +97,11 @@ def _letter(row: Row, text: str) -> Graded:
 def _program(row: Row, text: str, sandbox: Sandbox) -> Graded:
     program = programs.program_of(text, _text(row, "question"), _text(row, "entry_point"))
     _text(row, "tests")
-    if program is None:
-        return Graded("incorrect", "no program in the answer")
     try:
+        if sandbox.unsandboxed_code is None:
+            check()  # first: were answers without a program wrong, and the others unscored, what is left would be all wrong
+        if program is None:
+            return Graded("incorrect", "no program in the answer")
         right, how = programs.passes(row, program, sandbox)
     except NoSandboxError:
         if sandbox.if_missing == "fail":

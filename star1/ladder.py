@@ -10,7 +10,12 @@ from typing import Any
 
 # Between the names of a model and of a step.
 JOIN = "--"
-GENERATE, JUDGE = "generate.", "judge."
+GENERATE = "generate."
+# What the rules take from a step.
+CHANGEABLE = (
+    *(f"generate.{name}." for name in ("engine", "options", "sampling", "sampling_of")),
+    *(f"judge.{name}." for name in ("judges", "use", "grader", "coverage", "sandbox")),
+)
 
 Steps = Sequence[Mapping[str, Any]]
 
@@ -73,8 +78,8 @@ def mistakes(values: Mapping[str, Any]) -> Iterator[str]:
 
 def _step_mistakes(values: Mapping[str, Any], steps: Steps, place: int, step: Mapping[str, Any]) -> Iterator[str]:
     where = f"ladder.steps[{place}].set"
-    if strange := [key for key in step["set"] if not key.startswith((GENERATE, JUDGE))]:
-        yield f"{where}: {strange[0]!r}; expected keys under {GENERATE[:-1]} or {JUDGE[:-1]}, such as generate.sampling.top_p."
+    if strange := [key for key in step["set"] if not f"{key}.".startswith(CHANGEABLE)]:
+        yield f"{where}: {strange[0]!r}; expected keys under {', '.join(one[:-1] for one in CHANGEABLE)}."
         return
     try:
         changed(values, steps, step["name"])

@@ -221,7 +221,8 @@ def changes(plan: Plan) -> Iterator[tuple[str, Plan]]:
             yield step("offload: optimizer", offload="optimizer")
     mild = dataclasses.replace(plan, checkpointing=True, pack_tokens=min(plan.pack_tokens, plan.longest))
     if plan.tier == "full":
-        yield "tier: lora with gradient_checkpointing: true", dataclasses.replace(mild, tier="lora")
+        words = "tier: lora with gradient_checkpointing: true" + (", sharding: none" if plan.sharding != "none" else "")
+        yield words, dataclasses.replace(mild, tier="lora", sharding="none", offload="none")
     for count in (2, 4, 8, 16, 32, 64, 128, 256):
         if count > plan.processes and plan.kind == "cuda":
             spread = dataclasses.replace(mild, sharding="zero3", offload="none", processes=count)

@@ -98,7 +98,7 @@ def finetune(
     model = wrapped.get_base_model() if wrapped else checkpoints.load_model(base, torch.float32)
     _check_room(model, examples)
     digest = file_digest(Path(base) / checkpoints.MANIFEST)
-    versions = checkpoints.versions(VERSIONS) | (adapters.versions(adapter) if adapter else {})
+    versions = checkpoints.versions(versions_of(settings)) | (adapters.versions(adapter) if adapter else {})
     trained_weights = sum(one.numel() for one in model.parameters() if one.requires_grad)
     kept = None
     if states is not None:
@@ -139,6 +139,11 @@ def _save_merged(wrapped: Any, base: str | Path, staging: str | Path) -> None:
                 adapters.save(wrapped, Path(staging) / adapters.FOLDER, Path(base).name)
                 adapters.export(base, staging)
         peers.wait()
+
+
+def versions_of(settings: Settings) -> list[str]:
+    """The packages that decide what the weights are."""
+    return [*VERSIONS, *(["deepspeed"] if settings.sharding.startswith("zero") else [])]
 
 
 def deciding(

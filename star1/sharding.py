@@ -102,8 +102,19 @@ def prepare(accelerator: Any, sharding: str, model: Any, optimizer: Callable[[An
     if sharding == "fsdp":
         _shard(accelerator.device, model)
         return Sharded(accelerator, model, optimizer(model))
+    if sharding == "zero3":
+        _partition(accelerator, model)
     kind = Engine if sharding.startswith("zero") else Whole
     return kind(accelerator, *accelerator.prepare(model, optimizer(model)))
+
+
+def _partition(accelerator: Any, model: Any) -> None:
+    """Spread weights one by one: left to its start, DeepSpeed would first put the whole model on every GPU."""
+    import deepspeed
+
+    deepspeed.zero.Init(module=model, config_dict_or_path=accelerator.state.deepspeed_plugin.hf_ds_config.config)
+    for buffer in model.buffers():  # which DeepSpeed then leaves where they are
+        buffer.data = buffer.data.to(accelerator.device)
 
 
 def _shard(device: torch.device, model: Any) -> None:

@@ -14,6 +14,8 @@ from star1.stats_means import Estimate, Floats, normal_quantile
 
 # Bisections of the score interval: the ends are found to 2^-45.
 STEPS = 45
+# Differences between items that are no more than what sums of floats leave.
+SAME = 1e-9
 
 
 def mcnemar(gained: int, lost: int, mid_p: bool = False) -> float:
@@ -78,17 +80,20 @@ def paired_means(differences: Floats, confidence: float) -> Estimate:
     spread = differences.std(axis=-1, ddof=1) if n > 1 else np.zeros_like(mean)
     half = (float(stdtrit(n - 1, 0.5 + confidence / 2)) if n > 1 else 0.0) * spread / np.sqrt(n)
     alike = paired_shares(np.zeros_like(mean), np.zeros_like(mean), np.full_like(mean, n), confidence)
-    half = np.where(spread > 0, half, alike.high)
+    half = np.where(spread > SAME, half, alike.high)
     return Estimate(mean, np.maximum(mean - half, -1), np.minimum(mean + half, 1))
 
 
 def mean_test(differences: Floats) -> float:
-    """Two-sided p-value of the paired t-test on the items' differences `[n]`; 1 where none differs."""
+    """Two-sided p-value of the paired t-test on the items' differences `[n]`; 1 where none differs.
+
+    Where all differ by the same amount there is no spread to divide by, and the sign test speaks.
+    """
     differences = np.sort(np.asarray(differences, float))
     if len(differences) < 2 or not differences.any():
         return 1.0
-    if not np.ptp(differences):
-        return 0.0
+    if np.ptp(differences) < SAME:
+        return mcnemar(len(differences), 0)
     from scipy.special import stdtr
 
     n = len(differences)

@@ -53,7 +53,8 @@ def _rung(
     told: Row = {"step": step, **own, "before": before, "difference": None}
     if before is None:
         return told
-    if tables.measure_of(model, by_step[before]) != tables.measure_of(model, by_step[step]):
+    measures = [tables.measure_of(model, tables.primary(by_step[one])) for one in (before, step)]
+    if measures[0] != measures[1]:
         return told | {"why": "another measure than the step before"}
     found = difference(model, model, name, by_step[step], by_step[before], settings)
     if not found["n"]:

@@ -39,12 +39,12 @@ def pool_seeds(judgements: Judgements, seeds: Mapping[str, Sequence[str]]) -> di
 
     Args:
         judgements: by model.
-        seeds: the models of a run, one a seed, by its name; runs of one model alone are passed over.
+        seeds: the models of a run, one a seed, by its name; one whose models were not asked is passed over.
     """
     pooled: dict[str, dict[str, list[Row]]] = {}
     for run, models in seeds.items():
         there = [model for model in models if model in judgements]
-        if len(there) < 2:
+        if not there:
             continue
         names = [name for name in judgements[there[0]] if all(name in judgements[model] for model in there)]
         pooled[run] = {name: _shifted([primary(judgements[model][name]) for model in there]) for name in names}
@@ -163,7 +163,8 @@ def main(judgements: Judgements, groups: Mapping[str, Sequence[str]], near: Row,
         settings: how tables are made.
     """
     result = table(judgements, settings.confidence)
-    pooled = pool_seeds(judgements, groups)
+    several = {run: models for run, models in groups.items() if sum(model in judgements for model in models) > 1}
+    pooled = pool_seeds(judgements, several)
     of_seeds = seeds(pooled, groups, result["cells"], settings.confidence)
     result["averages"] = averages([*result["cells"], *of_seeds], {**judgements, **pooled}, settings)
     result |= {"seeds": of_seeds, "passes": passes(judgements, settings)}

@@ -150,7 +150,7 @@ class Watch:
     def _send(self, name: str, entry: Row) -> None:
         try:
             self.open[name].log({key: entry[key] for key in SENT}, entry["update"])
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  # of another's package, with errors of its own, and the run is worth more
             tell(f"finetune {self.run}: {name} takes no more figures ({error}); results/metrics/ has all of them")
             del self.open[name]
 
@@ -158,5 +158,8 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for tracker in self.open.values():
-            tracker.close()
+        for name, tracker in self.open.items():
+            try:
+                tracker.close()
+            except Exception as error:  # noqa: BLE001  # as above: the checkpoint is not published yet
+                tell(f"finetune {self.run}: {name} could not be closed ({error}); results/metrics/ has all figures")

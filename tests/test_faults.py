@@ -63,8 +63,8 @@ def error_lines(text: str) -> list[str]:
         ),
         ("  size: 160", "  size: lots", "curate.size: 'lots' (str); expected a valid integer."),
         (
-            "benchmarks: {strongreject: drop, jbb: drop, wildjailbreak: drop, xstest: drop}\n",
-            "benchmarks: {harmbench: drop}\n",
+            "benchmarks: {strongreject: drop, jbb: drop, jbb_benign: drop,",
+            "benchmarks: {harmbench: drop, jbb: drop, jbb_benign: drop,",
             "'harmbench', which nothing is called",
         ),
         ("path: bundled/sources/school.txt", "path: bundled/sources/scool.txt", "fetch.sources.school.path: no file"),

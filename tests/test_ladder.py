@@ -17,14 +17,14 @@ from tests.conftest import ROOT
 from tests.test_tables_means import marks
 
 STEPS: list[dict[str, Any]] = [
-    {"name": "published", "set": {"generate.sampling.repetition_penalty": 1.2, "judge.prompts.shown": "response"}},
-    {"name": "answer", "set": {"judge.prompts.shown": "answer"}},
+    {"name": "published", "set": {"generate.sampling.repetition_penalty": 1.2, "judge.judges.j.view": "response"}},
+    {"name": "answer", "set": {"judge.judges.j.view": "answer"}},
     {"name": "free", "set": {"generate.sampling.repetition_penalty": 1.0}},
-    {"name": "cut", "set": {"judge.prompts.cut_off": "unscored"}},
+    {"name": "cut", "set": {"judge.grader.cut_off": "unscored"}},
 ]
 VALUES: dict[str, Any] = {
     "generate": {"sampling": {"repetition_penalty": 1.1, "top_p": 1.0}},
-    "judge": {"prompts": {"shown": "answer", "cut_off": "judged"}},
+    "judge": {"judges": {"j": {"view": "answer"}}, "grader": {"cut_off": "judged"}},
     "ladder": {"models": ["m"], "benchmarks": ["jbb"], "steps": STEPS},
 }
 
@@ -32,8 +32,8 @@ VALUES: dict[str, Any] = {
 def test_changes_add_up() -> None:
     found = [ladder.changed(VALUES, STEPS, step["name"]) for step in STEPS]
     assert [one["generate"]["sampling"]["repetition_penalty"] for one in found] == [1.2, 1.2, 1.0, 1.0]
-    assert [one["judge"]["prompts"]["shown"] for one in found] == ["response", "answer", "answer", "answer"]
-    assert [one["judge"]["prompts"]["cut_off"] for one in found] == ["judged"] * 3 + ["unscored"]
+    assert [one["judge"]["judges"]["j"]["view"] for one in found] == ["response", "answer", "answer", "answer"]
+    assert [one["judge"]["grader"]["cut_off"] for one in found] == ["judged"] * 3 + ["unscored"]
     assert {one["generate"]["sampling"]["top_p"] for one in found} == {1.0}
     assert VALUES["generate"]["sampling"]["repetition_penalty"] == 1.1
 
@@ -41,7 +41,7 @@ def test_changes_add_up() -> None:
 def test_answers_are_generated_anew_only_where_that_changes() -> None:
     names = [step["name"] for step in STEPS]
     assert [ladder.generated_at(STEPS, name) for name in names] == ["published", "published", "free", "free"]
-    judged_first = [{"name": "a", "set": {}}, {"name": "b", "set": {"judge.prompts.shown": "answer"}}]
+    judged_first = [{"name": "a", "set": {}}, {"name": "b", "set": {"judge.judges.j.view": "answer"}}]
     assert [ladder.generated_at(judged_first, name) for name in ("a", "b")] == ["a", "a"]
 
 
@@ -61,7 +61,7 @@ def test_rules_see_the_values_of_a_step() -> None:
         ([STEPS[0]], "fewer than two steps"),
         ([STEPS[0], STEPS[0]], "twice"),
         ([STEPS[0], {"name": "a--b", "set": {}}], "without --"),
-        ([STEPS[0], {"name": "a", "set": {"curate.size": 3}}], "under generate or judge"),
+        ([STEPS[0], {"name": "a", "set": {"curate.size": 3}}], "expected keys under generate.engine"),
         ([STEPS[0], {"name": "a", "set": {"generate.sampling.top_q": 3}}], "not in params.yaml"),
     ],
 )
@@ -113,6 +113,20 @@ def test_another_measure_is_not_subtracted() -> None:
     assert "another measure" in tables_ladder.page(result).markdown()
 
 
+def test_a_second_judge_of_another_kind_is_not_in_the_way() -> None:
+    """Steps were compared over the rows of all judges, which have no one measure."""
+    second = [{**row, "kind": "refusal", "verdict": "full_refusal", "primary": False} for row in marks("jbb", *"su")]
+    by_step = {"one": marks("jbb", *"su") + second, "two": marks("jbb", *"ss") + second}
+    result = tables_ladder.table({"m": {"jbb": by_step}}, Settings(0.95, resamples=200))
+    assert result["rungs"][1]["difference"]["gained"] == 1
+
+
+@pytest.mark.parametrize("key", ["generate.models", "generate.benchmarks", "judge.nothing", "generate"])
+def test_only_what_the_rules_take_from_a_step_can_be_set(key: str) -> None:
+    values = VALUES | {"ladder": {**VALUES["ladder"], "steps": [STEPS[0], {"name": "a", "set": {key: 1}}]}}
+    assert any(f"{key!r}; expected keys under generate.engine" in line for line in ladder.mistakes(values))
+
+
 @pytest.mark.slow
 def test_ladder_is_planned(tmp_path: Path) -> None:
     """Three generations, of which two steps share one; the DAG and dvc.yaml know the same jobs."""
@@ -127,7 +141,7 @@ def test_ladder_is_planned(tmp_path: Path) -> None:
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     stages = yaml.safe_load((tmp_path / "dvc.yaml").read_text())["stages"]
     found = [name for name in stages if name.startswith("ladder")]
-    steps = ["penalised", "no_penalty", "answer_shown", "cut_off_unscored"]
+    steps = ["penalised", "whole_shown", "no_penalty", "answer_shown", "cut_off_unscored"]
     judged = [f"ladder_judge-star1_{step}" for step in steps]
     assert sorted(found) == sorted(
         ["ladder", "ladder_generate-star1_penalised", "ladder_generate-star1_no_penalty", *judged]

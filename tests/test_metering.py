@@ -262,13 +262,32 @@ def test_tensorboard_gets_scalars_and_purges_what_is_told_again(monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("nowhere")
+def test_a_tracker_that_cannot_be_closed_does_not_lose_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is closed before the checkpoint is published."""
+
+    class Broken:
+        def close(self) -> None:
+            raise OSError("no space left")
+
+    watch = Watch([], "run", {})
+    with watch:
+        watch.open["wandb"] = Broken()  # type: ignore[assignment]
+    assert "wandb could not be closed (no space left)" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("nowhere")
 def test_a_tracker_that_fails_does_not_end_the_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls = Calls()
 
+    class OtherError(Exception):
+        """Of a package of its own, as sqlite3's are."""
+
     def fail(*_: Any, **__: Any) -> None:
-        raise OSError("disk full")
+        raise OtherError("disk full")
 
     monkeypatch.setattr(calls, "log", fail)
     monkeypatch.setitem(sys.modules, "wandb", calls)

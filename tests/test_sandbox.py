@@ -45,12 +45,16 @@ def test_it_refuses_to_run_a_program_without_a_sandbox(tmp_path: Path) -> None:
         grade(ROW, escaped)
     left = grade(ROW, escaped, Sandbox(if_missing="unscored"))
     assert (left.verdict, left.reason) == (None, NO_SANDBOX)
+    none = grade(ROW, "no program at all", Sandbox(if_missing="unscored"))  # else only failures would keep a verdict
+    assert (none.verdict, none.reason) == (None, NO_SANDBOX)
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.usefixtures("none_here")
-def test_an_answer_without_a_program_needs_no_sandbox() -> None:
-    assert grade(ROW, "I cannot.").verdict == "incorrect"
+def test_an_answer_without_a_program_is_not_graded_where_others_cannot_be() -> None:
+    with pytest.raises(NoSandboxError):
+        grade(ROW, "I cannot.")
+    assert grade(ROW, "I cannot.", Sandbox(unsandboxed_code=ACCEPTED)).verdict == "incorrect"
 
 
 @pytest.mark.usefixtures("none_here")
@@ -93,12 +97,15 @@ def test_the_judge_leaves_programs_unscored_or_fails(tmp_path: Path, capsys: pyt
         write_rows(
             tmp_path / f"{name}.g", [{"id": row["id"], "response": answers[name], "answer": answers[name], **generated}]
         )
-    flags = ["--model", "tiny", "--prompts", '{"harmful": "guard", "benign": "refusal"}', "--benchmarks"]
+    judges = {"guard": {"kind": "guard", "endpoint": "here"}}
+    flags = ["--model", "tiny", "--judges", json.dumps(judges), "--use", '{"harmful": ["guard"], "benign": ["guard"]}']
+    flags += ["--costs", str(tmp_path / "costs"), "--benchmarks"]
     flags += [f"{name}={tmp_path / name}:{tmp_path / name}.g:{tmp_path / name}.j" for name in rows]
-    flags += ["--policy", str(tmp_path / "pack"), "--coverage", "1", "--endpoint", stand_in().model_dump_json()]
+    flags += ["--policy", str(tmp_path / "pack"), "--coverage", "1"]
+    flags += ["--endpoints", json.dumps({"here": stand_in().model_dump(mode="json")})]
     flags += ["--replies", str(tmp_path / "r"), "--quarantine", str(tmp_path / "q"), "--sandbox"]
     run_script("judge", *flags, '{"if_missing": "unscored"}')
-    assert f"programs: 1 unscored: {NO_SANDBOX}" in capsys.readouterr().out
+    assert f"programs: grader: 1 unscored: {NO_SANDBOX}" in capsys.readouterr().out
     (judged,) = read_rows(tmp_path / "programs.j", ["id"])
     assert (judged["verdict"], judged["unscored"], judged["judge"]) == (None, NO_SANDBOX, label(ROW))
     (judged,) = read_rows(tmp_path / "sums.j", ["id"])

@@ -77,7 +77,10 @@ def test_no_discordant_item_is_no_certainty() -> None:
     same = paired_means(np.zeros(30), 0.95)
     assert float(same.high) == pytest.approx(float(found.high))
     assert mcnemar(0, 0, mid_p=True) == mcnemar(0, 0) == mean_test(np.zeros(30)) == 1.0
-    assert mean_test(np.full(30, 0.25)) == 0.0
+    assert mean_test(np.full(30, 0.25)) == mcnemar(30, 0)  # no spread to divide by: two items alike were told as p = 0
+    assert mean_test(np.full(2, 0.25)) == 0.5
+    thirds = np.array([2 / 3 - 1 / 3, 1 / 3, 1 - 2 / 3] * 2)  # alike but for rounding
+    assert mean_test(thirds) == mcnemar(6, 0)
 
 
 # Shares of items that both, the first alone, the second alone have.

@@ -98,6 +98,11 @@ def test_pooled_seeds_keep_their_samples_apart() -> None:
     assert sorted((one["id"], one["sample"]) for one in rows) == [(str(i), s) for i in range(2) for s in range(4)]
 
 
+def test_a_run_with_one_seed_is_there_under_its_own_name() -> None:
+    """A comparison that names the run was a KeyError."""
+    assert set(pool_seeds({"run-seed1": {"aime": marks("aime", "ci")}}, {"run": ["run-seed1"]})) == {"run"}
+
+
 def test_only_the_primary_judge_makes_the_table_and_others_stand_below() -> None:
     second = [row("jbb", item, "unsafe", name="strict", primary=False, judge="other rules") for item in range(3)]
     result = main({"m": {"jbb": [*marks("jbb", *"sss"), *second]}}, {}, {}, SETTINGS)

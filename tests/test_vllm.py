@@ -109,7 +109,8 @@ def test_vllm_writes_what_transformers_writes(tuned: Path, tmp_path: Path) -> No
 def test_the_lock_has_our_torch_and_nothing_that_breaks_it() -> None:
     """Weights of one torch in another; and builds for GPUs that fail as soon as transformers imports them."""
     lock = (ROOT / "envs" / "vllm.lock").read_text()
-    versions = dict(line.split("==") for line in lock.splitlines() if "==" in line and not line.startswith((" ", "#")))
+    pinned = [line.removesuffix("\\").strip() for line in lock.splitlines() if "==" in line and line[0] not in " #"]
+    versions = dict(line.split("==") for line in pinned)
     local = (ROOT / "envs" / "local.lock").read_text().splitlines()
     assert f"torch=={versions['torch']}" in local
     assert "://" not in lock
@@ -185,7 +186,7 @@ def test_arguments_fit_the_machine_and_the_longest_request(tuned: Path, monkeypa
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in os.environ
     assert with_gpus == {
         **{"model": str(tuned), "dtype": "bfloat16", "seed": 46},
-        **{"max_model_len": 35, "tensor_parallel_size": 2},
+        **{"max_model_len": 35, "tensor_parallel_size": 2, "trust_remote_code": False},
     }
     without = engine_vllm._arguments(model, asked, 0)
     assert os.environ.pop("VLLM_ENABLE_V1_MULTIPROCESSING") == "0"
