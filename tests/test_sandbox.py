@@ -54,7 +54,7 @@ def test_it_refuses_to_run_a_program_without_a_sandbox(tmp_path: Path) -> None:
 def test_an_answer_without_a_program_is_not_graded_where_others_cannot_be() -> None:
     with pytest.raises(NoSandboxError):
         grade(ROW, "I cannot.")
-    assert grade(ROW, "I cannot.", Sandbox(unsandboxed_code=ACCEPTED)).verdict == "incorrect"
+    assert grade(ROW, "I cannot.", Sandbox.model_validate({"unsandboxed_code": ACCEPTED})).verdict == "incorrect"
 
 
 @pytest.mark.usefixtures("none_here")
