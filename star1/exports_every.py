@@ -76,6 +76,7 @@ def _first(found: Answers) -> Mapping[str, Any]:
 
 def _result(found: Answers) -> Row:
     shown = found.result
+    scored = sum(any(found.mark(one) is not None for one in answers) for answers in found.samples.values())
     ends = {"lower": shown["low"], "upper": shown["high"], "method": METHOD}
     return {
         "evaluation_name": found.benchmark,
@@ -84,7 +85,7 @@ def _result(found: Answers) -> Row:
         "score_details": {
             "score": shown["value"],
             "details": _details(found),
-            "uncertainty": {"confidence_interval": ends, "num_samples": shown["items"]},
+            "uncertainty": {"confidence_interval": ends, "num_samples": scored},
         },
         "generation_config": _decoding(found),
     }

@@ -52,11 +52,15 @@ def compare(
     single = {model for run, models in groups.items() if run in judgements and len(models) > 1 for model in models}
     shown = [model for model in judgements if model not in single]
     rows: list[Row] = []
+    without = []
     for run, base in pairs_of(shown, bases, settings.pairs):
         own = _pair(run, base, judgements, settings)
         for one, adjusted in zip(own, holm([one["p"] for one in own]), strict=True):
             one["p_holm"] = adjusted
         rows += own + _averages(run, base, own, judgements, settings)
+        there, asked = {one["benchmark"] for one in own}, judgements[base]
+        if silent := [name for name in judgements[run] if name in asked and name not in there]:
+            without.append({"run": run, "base": base, "benchmarks": silent})
     notice = tables.notice([row for row in rows if "judges" in row])
     return {
         "title": "Paired comparisons",
@@ -64,6 +68,7 @@ def compare(
         "confidence": settings.confidence,
         "power": settings.power,
         "comparisons": rows,
+        "without": without,
     }
 
 
@@ -180,6 +185,10 @@ def page(result: Mapping[str, Any]) -> Page:
     for pair in dict.fromkeys((one["run"], one["base"]) for one in rows):
         lines = [_line(one) for one in rows if (one["run"], one["base"]) == pair]
         made.blocks.append(Block([f"{pair[0]} - {pair[1]}: {head[0]}", "measure", *head[1:]], lines))
+    for one in result["without"]:
+        names = ", ".join(one["benchmarks"])
+        made.footnotes.append(f"{one['run']} - {one['base']}: no item with a verdict on both on {names}.")
+    made.footnotes.append("The intervals are over items; they say nothing of how another seed would have come out.")
     if not rows:
         made.footnotes.append("No run was evaluated beside its base model.")
     return made

@@ -91,7 +91,7 @@ def unlike(shown: Row, published: Mapping[str, Any], entry: Mapping[str, Any]) -
         return "not comparable: other rows, since the published ones are not public"
     if shown["items"] != published["rows"]:
         return f"not comparable: {shown['items']:,} rows, published {published['rows']:,}"
-    if {tables.family(kind) for kind in shown["kinds"]} != {published["judged"]}:
+    if set(shown["kinds"]) != {published["judged"]}:  # the very kind: another judge of safety is another measure
         return f"not comparable: judged by {', '.join(shown['kinds'])}, published by a {published['judged']}"
     if any(tables.STAND_IN in label for label in shown["judges"]):
         return "not comparable: judged by a stand-in"
@@ -217,7 +217,7 @@ def _cell(one: Row, reasons: list[str]) -> str:
     published = tables.percent(one["published"])
     if "value" in one:
         mark = "" if one["inside"] else "*"
-        return f"{tables.interval(one)} / {published} ({100 * one['difference']:+.1f}{mark})"
+        return f"{tables.interval(one)}, {one['n']}/{one['total']} / {published} ({100 * one['difference']:+.1f}{mark})"
     if one["why"] == NOT_RUN:
         return f"- / {published}"
     if one["why"] not in reasons:

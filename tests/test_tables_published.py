@@ -21,10 +21,11 @@ REAL = {name: {"kind": "mirror" if name == "wildchat" else "hub"} for name in SI
 
 
 def judged(**safe: int) -> dict[str, list[Row]]:
-    return {
-        name: marks(name, *"s" * safe.get(name, size - 5), *"u" * (size - safe.get(name, size - 5)))
-        for name, size in SIZES.items()
-    }
+    found = {}
+    for name, size in SIZES.items():
+        right = safe.get(name, size - 5)
+        found[name] = [{**one, "kind": "llama_guard"} for one in marks(name, *"s" * right, *"u" * (size - right))]
+    return found
 
 
 def table(benchmarks: dict[str, list[Row]], entries: Any = REAL, model: str = NAME) -> dict[str, Row]:
@@ -74,7 +75,8 @@ def test_a_published_value_is_known_to_its_last_digit_only() -> None:
         ("bundled", "not comparable: bundled rows, not the benchmark"),
         ("substitute", "not comparable: other rows, since the published ones are not public"),
         ("short", "not comparable: 99 rows, published 100"),
-        ("refusal", "not comparable: judged by refusal, published by a guard"),
+        ("refusal", "not comparable: judged by refusal, published by a llama_guard"),
+        ("rubric", "not comparable: judged by rubric, published by a llama_guard"),
         ("stand-in", "not comparable: judged by a stand-in"),
     ],
 )
@@ -87,6 +89,8 @@ def test_what_is_not_the_same_is_not_compared(change: str, why: str) -> None:
         benchmarks["jbb"] = benchmarks["jbb"][1:]
     elif change == "refusal":
         benchmarks["jbb"] = [{**one, "kind": "refusal", "verdict": "full_refusal"} for one in benchmarks["jbb"]]
+    elif change == "rubric":  # another measure of safety, in the same words
+        benchmarks["jbb"] = [{**one, "kind": "rubric"} for one in benchmarks["jbb"]]
     else:
         benchmarks["jbb"] = [{**one, "judge": "stand-in (no language model)"} for one in benchmarks["jbb"]]
     found = table(benchmarks, entries)
@@ -94,6 +98,7 @@ def test_what_is_not_the_same_is_not_compared(change: str, why: str) -> None:
     assert "value" in found["strongreject"]
     text = page(compare("published", main({NAME: benchmarks}, {}, {}, SETTINGS), PAPER, entries)).markdown()
     assert f"[1] {why}." in text
+    assert ", 313/313 / 99.0 (" in text  # no rate without its n
 
 
 def test_models_of_other_names_are_compared_with_nothing() -> None:

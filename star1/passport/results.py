@@ -32,7 +32,9 @@ def cell(desk: Desk, address: Address) -> Row:
     rows = [row for found in judged.values() for row in found]
     _compare(desk, shown, rows, desk.places.confidence(address.kind))
     answers = [
-        {"passport": f"answer:{model}/{name}/{row['id']}"} | picked(row, "verdict", "unscored")
+        {"passport": f"answer:{model}/{name}/{row['id']}"}
+        | picked(row, "verdict", "unscored")
+        | ({"sample": row["sample"]} if row.get("sample") else {})
         for name, found in judged.items()
         for row in found
     ]
