@@ -192,7 +192,7 @@ def test_one_changed_value_runs_the_same_stages_with_either_engine(small: Path, 
 @pytest.mark.parametrize(
     ("change", "first", "count"),
     [
-        ("collect.tfidf_threshold=0.55", "collect", 24),
+        ("collect.tfidf_threshold=0.55", "collect", 25),
         ("score.coverage=0.9", "score", 22),
         ("finetune.settings.learning_rate=0.001", "finetune-star1", 10),
         ("summarize.confidence=0.9", "summarize", 6),
@@ -218,7 +218,7 @@ def test_mirror_preset_plans_the_whole_dag(tmp_path: Path, shared: Path) -> None
     run(tmp_path, "star1", "preset", "mirror", "--set", f"fetch.mirror={shared / 'sources'}")
     plans = json.loads(run(tmp_path, "star1", "plan", "--json"))
     assert plans["snakemake"] == plans["dvc"]
-    assert len(plans["dvc"]) == 44
+    assert len(plans["dvc"]) == 45
     assert "fetch_source-HarmBench" in plans["dvc"]
     assert "fetch_published-STAR_1" in plans["dvc"]
 
