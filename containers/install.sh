@@ -13,6 +13,7 @@ fi
 python3 -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else f"base image: Python {sys.version.split()[0]}; expected 3.11")'
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+export HOME="$scratch"  # caches go with it
 python3 -m venv "$scratch/installer"
 "$scratch/installer/bin/python" -m pip install -q --disable-pip-version-check --no-cache-dir --no-deps --require-hashes \
     --only-binary :all: -r installer.lock
@@ -24,4 +25,3 @@ export DS_BUILD_OPS=0
     --link-mode copy --only-binary :all: --no-binary deepspeed --no-binary antlr4-python3-runtime -r packages.lock
 # Checked by nobody at import, so it holds no time of day; without it every job would compile torch anew.
 PYTHONHASHSEED=0 venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash venv/lib || true
-rm -rf /root/.cache /tmp/__pycache__

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -18,6 +19,8 @@ from star1.errors import Star1Error
 LAUNCHER = "STAR1_LAUNCHER"  # process number of what started a process
 DEATH = 1  # prctl: PR_SET_PDEATHSIG
 HERE = "127.0.0.1"
+# How long a process that lost another one waits before it ends, so that the launcher names the one that was first [s].
+AFTER_S = 2.0
 
 
 class LaunchError(Star1Error):
@@ -123,6 +126,10 @@ def run(main: Callable[[], None]) -> None:
         status = ended.code
     sys.stdout.flush()
     sys.stderr.flush()
+    from star1 import peers  # by now torch is loaded
+
+    if peers.LOST:
+        time.sleep(AFTER_S)
     os._exit(status or 0)
 
 

@@ -15,6 +15,10 @@ GONE = re.compile(
 )
 
 
+# Whether this process lost another one.
+LOST: list[str] = []
+
+
 class PeerError(Star1Error):
     """Another process of this run has ended."""
 
@@ -77,6 +81,7 @@ def told(stage: str) -> Iterator[None]:
         if world() == 1 or not (isinstance(error, distributed.DistError) or GONE.search(str(error))):
             raise
         found = f"process {rank() + 1} of {world()} lost another one"
+        LOST.append(found)
         raise PeerError(
             stage, found, "all to go on to the last update", "what ended that one stands in its line"
         ) from None

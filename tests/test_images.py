@@ -423,9 +423,7 @@ def test_a_rebuild_gives_the_same_bytes(base: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("fault", "expected"), [("import", "import no_such_module"), ("hash", r"Hash mismatch|Computed:")]
-)
+@pytest.mark.parametrize(("fault", "expected"), [("import", "import no_such_module"), ("hash", "Hash mismatch")])
 def test_a_broken_image_is_not_left(fault: str, expected: str, base: Path, tmp_path: Path) -> None:
     """A failed %test, or a file that is not the locked one, ends the build."""
     image = small_image(tmp_path, base)
