@@ -73,7 +73,7 @@ lint: setup
 
 lock:
 	rm -f envs/local.lock
-	$(BIN)/uv pip compile -q --python-version 3.11 $(TORCH) --no-emit-find-links --extra models --extra deepspeed --extra inspect --extra dev pyproject.toml \
+	$(BIN)/uv pip compile -q --python-version 3.11 $(TORCH) --no-emit-find-links --extra models --extra cluster --extra deepspeed --extra inspect --extra dev pyproject.toml \
 	    --custom-compile-command "make lock" -o envs/local.lock
 	rm -f envs/vllm.lock
 	$(BIN)/uv pip compile -q --python-version 3.11 $(call torch_from,cpu) --no-emit-find-links --generate-hashes --override envs/vllm-overrides.txt envs/vllm.in \
