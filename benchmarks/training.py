@@ -1,6 +1,6 @@
 """Tokens per second of fine-tuning beside the published loop's way, on one thread of a CPU; benchmarks/README.md says more.
 
-python -m benchmarks.training [--data FILE] [--updates N] [--quick]
+python -m benchmarks.training [--data FILE] [--updates N] [--pack-tokens N] [--quick]
 """
 
 import argparse
@@ -124,10 +124,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="rows as JSON or JSON Lines; else made-up rows of STAR-1's lengths")
     parser.add_argument("--updates", type=int, default=2, help="of 128 rows, by each way; default 2")
+    parser.add_argument("--pack-tokens", type=int, default=4096, help="of ours; default 4096")
     parser.add_argument("--quick", action="store_true", help="a few rows: shows that it runs, measures nothing")
     flags = parser.parse_args(arguments)
     threads.use(1)
-    for line in measure(flags.data, 8 if flags.quick else 128, 1 if flags.quick else flags.updates, flags.quick):
+    batch, updates = (8, 1) if flags.quick else (128, flags.updates)
+    for line in measure(flags.data, batch, updates, flags.quick, flags.pack_tokens):
         print(line)
 
 
@@ -142,7 +144,7 @@ def read(path: Path | None) -> list[dict[str, str]]:
     return found
 
 
-def measure(data: Path | None, batch: int, updates: int, quick: bool) -> list[str]:
+def measure(data: Path | None, batch: int, updates: int, quick: bool, pack_tokens: int) -> list[str]:
     """Print the table; gives lines about it."""
     from star1 import sft, tiny
 
@@ -150,7 +152,7 @@ def measure(data: Path | None, batch: int, updates: int, quick: bool) -> list[st
     # Room for the longest row: the tiny model's own context is shorter.
     size = tiny.Settings(context=8192)
     tokenizer = tiny.make_tokenizer([f"{row['question']}\n{row['response']}" for row in rows], size)
-    settings = sft.Settings(max_tokens=8192, pack_tokens=2048, learning_rate=1e-3)
+    settings = sft.Settings(max_tokens=8192, pack_tokens=pack_tokens, learning_rate=1e-3)
     examples, _ = sft.render_all(tokenizer, rows, settings)
     groups = [[examples[at] for at in numbers[:batch]] for numbers in sft.plan(len(examples), settings)]
     model = tiny.make_model(tokenizer, size)
@@ -166,7 +168,7 @@ def measure(data: Path | None, batch: int, updates: int, quick: bool) -> list[st
         Way("8 rows a micro-batch, padded, without recomputing", way(8, False)),
     ]
     for one in (mine, published, *others):
-        one.step(groups[-1][:8])  # loads what is loaded once
+        one.step(groups[-1])  # loads what is loaded once, and asks the system for memory that is kept
     for group in groups[:updates]:
         for one in (mine, published, *others):
             one.run(group)

@@ -10,7 +10,7 @@ from star1.packing import collate
 from star1.rendering import Example
 
 # Logits that are there at once: what a CPU keeps near, and what keeps a GPU busy.
-CHUNK = {"cpu": 2**20}
+CHUNK = {"cpu": 2**19}
 CHUNK_ELSEWHERE = 2**27
 
 
@@ -36,12 +36,13 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             for start in range(0, len(targets), rows):
                 some, wanted = hidden[start : start + rows].to(dtype), targets[start : start + rows, None]
                 logits = room.logits(some, narrow, bias)
-                logits -= logits.amax(1, keepdim=True)
-                loss -= logits.gather(1, wanted).sum()
-                totals = logits.exp_().sum(1, keepdim=True)
-                loss += totals.log().sum()
+                top = logits.amax(1, keepdim=True)
+                loss += (top - logits.gather(1, wanted)).sum()
+                # In place on a CPU: fresh pages cost more than the softmax.
+                slope = torch.softmax(logits, 1, out=logits) if kind == "cpu" else logits.softmax(1)
+                # The largest logit's share is never 0, as the target's may be: the loss is exact however large it is.
+                loss -= slope.amax(1).log_().sum()
                 if any(one is not None for one in made):
-                    slope = logits.div_(totals)
                     slope.scatter_add_(1, wanted, torch.full_like(wanted, -1.0, dtype=torch.float32))
                     _add_gradients(made, slope, room.narrow(slope), some, narrow, start)
         ctx.save_for_backward(*made)

@@ -185,7 +185,8 @@ def logits(shape: Shape, plan: Plan) -> float:
     narrow = plan.precision == "bf16"
     trained = plan.tier == "full"
     return (
-        chunk * (6.0 if narrow else 4.0)
+        # The softmax is made in place on a CPU alone.
+        chunk * ((6.0 if narrow else 4.0) + (0.0 if plan.kind == "cpu" else 4.0))
         + shape.head * (2.0 * narrow + 8.0 * trained)
         + 8.0 * shape.hidden * plan.tokens
     )

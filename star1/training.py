@@ -12,6 +12,7 @@ import torch
 from star1 import peers, sharding
 from star1.errors import SettingError, Star1Error, StoppedError, tell
 from star1.losses import Scored
+from star1.norms import use_feeding_norms
 from star1.packing import collate, pack, shares, use_packed_attention
 from star1.progress import Progress
 from star1.recipe import Optimisation, rate_at
@@ -62,6 +63,7 @@ def train(
         SystemExit: with several processes, in place of the first two where all found the same; it is told then.
     """
     use_packed_attention(model)
+    use_feeding_norms(model)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()
