@@ -81,7 +81,7 @@ def _word(right: bool) -> Literal["correct", "incorrect"]:
 
 def _mathematics(row: Row, text: str) -> Graded:
     right, how, given = mathematics.grade(text, _text(row, "answer"))
-    return Graded(_word(right), how, {"given": given})
+    return Graded(None if right is None else _word(right), how, {"given": given})
 
 
 def _letter(row: Row, text: str) -> Graded:
