@@ -26,6 +26,7 @@ if LADDER.models:
             ],
             decoded_as=lambda wildcards: LADDER.model(wildcards),
             engine=LADDER("generate.engine"),
+            bos=LADDER("generate.bos"),
             options=LADDER("generate.options"),
             sampling=LADDER("generate.sampling"),
             sampling_of=LADDER("generate.sampling_of"),

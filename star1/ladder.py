@@ -13,7 +13,7 @@ JOIN = "--"
 GENERATE = "generate."
 # What the rules take from a step.
 CHANGEABLE = (
-    *(f"generate.{name}." for name in ("engine", "options", "sampling", "sampling_of")),
+    *(f"generate.{name}." for name in ("engine", "bos", "options", "sampling", "sampling_of")),
     *(f"judge.{name}." for name in ("judges", "use", "grader", "coverage", "sandbox")),
 )
 

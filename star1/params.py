@@ -15,7 +15,7 @@ from ruamel.yaml.error import YAMLError
 
 from star1 import ladder, runs
 from star1.datasets import OWN_DATA, Noise, Selection
-from star1.decoding import sampling_for
+from star1.decoding import Bos, sampling_for
 from star1.endpoints import POOL_EXPECTED, Endpoint, Sampling, pool_mistake
 from star1.errors import SettingError
 from star1.judge_settings import Grader, Judge, Use
@@ -315,10 +315,17 @@ class Generate(Section):
     models: Annotated[list[Name], Field(min_length=1)]
     benchmarks: Annotated[list[Name], Field(min_length=1)]
     engine: Literal["transformers", "vllm", "openai"]
+    bos: Bos
     options: dict[str, Any]
     sampling: Decoding
     # By `benchmark`, `model` or `model/benchmark`, as in `star1.decoding.sampling_for`.
     sampling_of: dict[str, OtherDecoding] = {}
+
+    @model_validator(mode="after")
+    def _rendered_here(self) -> "Generate":
+        if self.bos != "one" and self.engine == "openai":
+            raise ValueError("bos: one with engine openai, whose server renders the prompt itself")
+        return self
 
 
 class Verdicts(Section):
