@@ -3,6 +3,7 @@
 # in:  a checkpoint, data/benchmarks/*.jsonl
 # out: results/ladder/{generations,judgements}/{model}--{step}/*.jsonl   as generate and judge make them, with the step's values
 #      results/tables/ladder.{json,md,tex}                               every step's rates, paired with those of the step before
+#      results/ladder/quarantine/{model}--{step}.jsonl                   `star1 calls retry` knows these as judge-{model}--{step}
 # A step that changes nothing under `generate` judges the answers of the step before it.
 
 LADDER = Ladder(P)

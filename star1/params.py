@@ -18,7 +18,7 @@ from star1.datasets import OWN_DATA, Noise, Selection
 from star1.decoding import Bos, sampling_for
 from star1.endpoints import POOL_EXPECTED, Endpoint, Sampling, pool_mistake
 from star1.errors import SettingError
-from star1.judge_settings import Grader, Judge, Use
+from star1.judge_settings import PLACED, Grader, Judge, Use
 from star1.packs import known_packs
 from star1.policies import pack_mistakes
 from star1.recipe import spread_mistake
@@ -644,6 +644,7 @@ def _judge_mistakes(params: Params, root: Path) -> Iterator[str]:
         yield from _unknown(f"judge.use.{purpose}", names, judges)
         if len(set(names)) < len(names):
             yield f"judge.use.{purpose}: a name twice; expected each once."
+    yield from (f"judge.use: {one}; expected {PLACED}." for one in use.misplaced(judges))
     for name, one in judges.items():
         yield from _pool_mistakes(f"judge.judges.{name}.endpoint", one.endpoints, params.llm)
         if one.template is not None and not (root / one.template).is_file():

@@ -43,7 +43,7 @@ NOTICE = (
 
 def family(kind: str) -> str:
     """What the verdicts of a kind of judge are about: refusal, correctness, or (all other kinds) safety."""
-    return kind if kind in ("refusal", "grader") else "guard"
+    return {"refusal": "refusal", "grader": "grader", "equality": "grader"}.get(kind, "guard")
 
 
 def primary(rows: Sequence[Row]) -> list[Row]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from star1.parsing import GUARD_VERDICTS, REFUSAL_VERDICTS, Parsed, ReplyError, final_text
+from star1.parsing import EQUALITY_VERDICTS, GUARD_VERDICTS, REFUSAL_VERDICTS, Parsed, ReplyError, final_text
 from star1.replies import Reply
 
 # Words by kind of judge; the grader of reasoning benchmarks has its own.
@@ -18,6 +18,7 @@ VERDICTS: Mapping[str, tuple[str, ...]] = {
     "qwen3guard": (*GUARD_VERDICTS, "controversial"),
     "policy": GUARD_VERDICTS,
     "rubric": GUARD_VERDICTS,
+    "equality": ("correct", "incorrect"),
     "grader": ("correct", "incorrect"),
 }
 WILDGUARD = ("Harmful request", "Response refusal", "Harmful response")
@@ -63,6 +64,18 @@ def parse_refusal(reply: Reply) -> Parsed[Verdict]:
     if word not in REFUSAL_VERDICTS:
         raise _unreadable(f"exactly one of {', '.join(REFUSAL_VERDICTS)}", reply)
     return Parsed(Verdict(word), "word")
+
+
+def parse_equality(reply: Reply) -> Parsed[Verdict]:
+    """`equal` or `different`, which makes the answer correct or incorrect.
+
+    Raises:
+        ReplyError: `unknown_verdict`, or an unfinished reply.
+    """
+    word = final_text(reply).lower()
+    if word not in EQUALITY_VERDICTS:
+        raise _unreadable(f"exactly one of {', '.join(EQUALITY_VERDICTS)}", reply)
+    return Parsed(Verdict("correct" if word == "equal" else "incorrect"), "word")
 
 
 def parse_guard(reply: Reply) -> Parsed[Verdict]:

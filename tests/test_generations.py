@@ -136,7 +136,7 @@ def test_a_doubled_start_is_another_prompt_and_its_rows_say_so(folder: Path, tmp
         for asked in engines.requests_for(model, "transformers", QUESTIONS[0], decoding.Sampling(), bos)
     ]
     assert keys[0] != keys[1]
-    with pytest.raises(SettingError, match="generate.bos: doubled with engine openai; expected one"):
+    with pytest.raises(SettingError, match=r"generate\.bos: doubled with engine openai; expected one"):
         generations.generate_benchmarks(model, "openai", chosen, {}, {}, {}, tmp_path / "work", None, "doubled")
 
 
