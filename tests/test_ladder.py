@@ -129,7 +129,8 @@ def test_only_what_the_rules_take_from_a_step_can_be_set(key: str) -> None:
 
 def test_the_published_faults_are_steps_of_the_papers_ladder(tmp_path: Path) -> None:
     """Prompts that start twice and grading by a model are where it begins, and each is one change."""
-    (tmp_path / "presets").symlink_to(ROOT / "presets")
+    for name in ("presets", "policies", "bundled"):
+        (tmp_path / name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
     presets.apply("paper", [], tmp_path / "params.yaml")
     values = yaml.safe_load((tmp_path / "params.yaml").read_text())
