@@ -27,6 +27,7 @@ from star1.verdicts import (
     parse_qwen3guard,
     parse_refusal,
     parse_rubric,
+    parse_rubric_lines,
     parse_wildguard,
 )
 
@@ -56,7 +57,8 @@ def parser(how: Judge, pack: Pack) -> Parse:
     if how.kind == "policy":
         return partial(parse_policy, names=pack.names)
     if how.kind == "rubric":
-        return partial(parse_rubric, threshold=how.threshold or THRESHOLD)
+        read = parse_rubric if how.template is None else parse_rubric_lines
+        return partial(read, threshold=how.threshold or THRESHOLD)
     return PARSERS[how.kind]
 
 

@@ -10,8 +10,8 @@ from star1.endpoints import Sampling
 Kind = Literal["refusal", "guard", "llama_guard", "wildguard", "qwen3guard", "policy", "rubric", "equality"]
 View = Literal["answer", "thinking", "response"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$")]
-# Kinds that are models of their own, with a prompt of their own that was not ours to write.
-NATIVE = ("llama_guard", "wildguard", "qwen3guard")
+# Kinds with a prompt of their authors', which was not ours to write.
+NATIVE = ("llama_guard", "wildguard", "qwen3guard", "rubric")
 # Kinds that are asked with a prompt of the policy pack. The other two are sent the conversation, which their server renders.
 PROMPTED = ("refusal", "guard", "wildguard", "policy", "rubric", "equality")
 THRESHOLD = 0.5
