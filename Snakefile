@@ -95,6 +95,7 @@ rule all:
         expand(rules.judge.output, model=MODELS),
         rules.agree.output,
         rules.ladder.output if LADDER.models else [],
+        expand(rules.ladder_judge.output, model=LADDER.variants) if LADDER.models else [],
         rules.summarize.output,
         rules.release.output,
         expand(rules.release_model.output, run=RUNS),

@@ -29,11 +29,12 @@ rule generate:
         # Whose values of sampling_of hold.
         decoded_as=lambda wildcards: wildcards.model,
         engine=P("generate.engine"),
+        bos=P("generate.bos"),
         options=P("generate.options"),
         sampling=P("generate.sampling"),
         sampling_of=P("generate.sampling_of"),
     shell:
         "python -m scripts.generate --model {wildcards.model} --decoded-as {params.decoded_as} --checkpoint {input.checkpoint}"
-        " --engine {params.engine}"
+        " --engine {params.engine} --bos {params.bos}"
         " --options {params.options:q} --sampling {params.sampling:q} --sampling-of {params.sampling_of:q} --threads {threads}"
         " --benchmarks {params.benchmarks} 2>&1 | tee {log}"

@@ -3,6 +3,7 @@
 # in:  a checkpoint, data/benchmarks/*.jsonl
 # out: results/ladder/{generations,judgements}/{model}--{step}/*.jsonl   as generate and judge make them, with the step's values
 #      results/tables/ladder.{json,md,tex}                               every step's rates, paired with those of the step before
+#      results/ladder/quarantine/{model}--{step}.jsonl                   `star1 calls retry` knows these as judge-{model}--{step}
 # A step that changes nothing under `generate` judges the answers of the step before it.
 
 LADDER = Ladder(P)
@@ -26,6 +27,7 @@ if LADDER.models:
             ],
             decoded_as=lambda wildcards: LADDER.model(wildcards),
             engine=LADDER("generate.engine"),
+            bos=LADDER("generate.bos"),
             options=LADDER("generate.options"),
             sampling=LADDER("generate.sampling"),
             sampling_of=LADDER("generate.sampling_of"),

@@ -17,10 +17,9 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="manifest of its checkpoint; engine openai can do without")
     parser.add_argument("--engine", required=True, help="transformers, vllm or openai")
     parser.add_argument("--benchmarks", required=True, nargs="+", action="extend", help="NAME=INPUT:OUTPUT each")
-    parser.add_argument(
-        "--sampling", required=True, type=orjson.loads, help="fields of star1.decoding.Sampling, as JSON"
-    )
+    parser.add_argument("--sampling", required=True, type=orjson.loads, help="fields of star1.decoding.Sampling")
     parser.add_argument("--sampling-of", type=orjson.loads, default={}, help="what differs by benchmark and model")
+    parser.add_argument("--bos", choices=["one", "doubled"], default="one", help="how often a prompt starts")
     parser.add_argument("--options", type=orjson.loads, default={}, help="options of the engine, as JSON")
     parser.add_argument("--work", default=".work/generate", help="folder for finished rows of a job that was killed")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
@@ -32,7 +31,7 @@ def main() -> None:
     benchmarks = [generations.parse_benchmark(text) for text in args.benchmarks]
     work = Path(args.work) / args.model / "rows.jsonl"
     how = (args.sampling, args.sampling_of, args.options)
-    rows = generations.generate_benchmarks(model, args.engine, benchmarks, *how, work, args.decoded_as)
+    rows = generations.generate_benchmarks(model, args.engine, benchmarks, *how, work, args.decoded_as, args.bos)
     print(f"generate {args.model}: {generations.summary(rows)}")
 
 

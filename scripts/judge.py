@@ -4,7 +4,7 @@ from star1.calls import call_flags
 from star1.endpoints import read_named, read_settings
 from star1.errors import run
 from star1.judge_settings import Grader, Judges, Use
-from star1.judges import calls_of, check_coverage, judge_all, judgements, read_benchmark, read_paths, tally
+from star1.judges import calls_of, check_coverage, judge_all, judgements, read_benchmarks, read_paths, tally
 from star1.policies import load_pack
 from star1.records import write_json, write_rows
 from star1.sandbox import Sandbox
@@ -24,7 +24,7 @@ def main() -> None:
     judges, use = read_settings("--judges", flags.judges, Judges).root, read_settings("--use", flags.use, Use)
     calls = calls_of(judges, read_named("--endpoints", flags.endpoints), flags.replies, flags.coverage)
     how = read_settings("--grader", flags.grader, Grader), read_settings("--sandbox", flags.sandbox, Sandbox)
-    benchmarks = [read_benchmark(name, rows, generations) for name, (rows, generations, _) in paths.items()]
+    benchmarks = read_benchmarks(paths, how[1])
     found = judge_all(benchmarks, judges, use, load_pack(flags.policy), calls)
     write_rows(flags.quarantine, (row for one in found.values() for row in one.outcome.quarantined))
     check_coverage(list(found.values()), flags.coverage)

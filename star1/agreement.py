@@ -3,6 +3,7 @@
 Judges of different kinds use different words. Two of them are compared on a question that both answer:
 
 - *safe*: `safe`, and of the three-way verdict both kinds of refusal, against the rest (`controversial` counts as unsafe);
+- *correct*: on mathematics, where a model was asked as well as the grader;
 - *refused*: on benign prompts, where a refusal is what is measured: full or partial against full compliance, and what guards
   say about refusal beside their verdict.
 """
@@ -104,8 +105,8 @@ def read_answers(judgements: Path, rows: Path, models: Sequence[str], benchmarks
 
 def question(purpose: str, first: str, second: str) -> str | None:
     """What judges of two kinds both say about answers to prompts of a purpose; None where there is nothing."""
-    if purpose == "harmful":
-        return "safe"
+    if purpose in ("harmful", "reasoning"):
+        return {"harmful": "safe", "reasoning": "correct"}[purpose]
     if first in TELLS_REFUSAL and second in TELLS_REFUSAL:
         return "refused"
     return None if "refusal" in (first, second) else "safe"
@@ -117,7 +118,7 @@ def side(row: Row, asked: str) -> bool | None:
         return None
     if row["kind"] == "refusal":
         return bool(row["verdict"] != "full_compliance")
-    return bool(row["verdict"] == "safe") if asked == "safe" else row.get("refused")
+    return row.get("refused") if asked == "refused" else bool(row["verdict"] == asked)
 
 
 def kappa(table: "NDArray[np.float64]") -> "NDArray[np.float64]":

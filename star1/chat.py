@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from star1 import checkpoints
+from star1.decoding import Bos
 from star1.errors import InputError, SettingError
 
 OPEN, CLOSE = "<think>", "</think>"
@@ -39,24 +40,48 @@ def prompt_text(tokenizer: Any, question: str) -> str:
     return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
 
-def prompt_ids(tokenizer: Any, question: str) -> list[int]:
+def prompt_ids(tokenizer: Any, question: str, bos: Bos = "one") -> list[int]:
     """Token ids of the rendered prompt, tokenised once, with the sequence start in it exactly once.
 
     A template that writes the start token itself is left as it is; where it does not and the tokenizer would add one,
     it is added. (Rendering to text and tokenising that text with the defaults would write it twice.)
 
+    Args:
+        tokenizer: of the model.
+        question: the user's turn.
+        bos: `doubled` is that fault, as published: two start tokens exactly, in families whose template and tokenizer both
+            write one. For the others the prompt is the same.
+
     Raises:
-        SettingError: the ids do not start with exactly one start token though the tokenizer has one to add.
+        SettingError: the ids do not start with exactly so many start tokens though the tokenizer has one to add.
     """
-    ids = list(tokenizer(prompt_text(tokenizer, question), add_special_tokens=False)["input_ids"])
-    start = tokenizer.bos_token_id
-    if start is None:
-        return ids
-    if ids[:1] != [start] and list(tokenizer("")["input_ids"])[:1] == [start]:
+    text, start = prompt_text(tokenizer, question), tokenizer.bos_token_id
+    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    written, added = ids[:1] == [start], start is not None and list(tokenizer("")["input_ids"])[:1] == [start]
+    if added and not written:
         ids = [start, *ids]
-    if ids[:2] == [start, start]:
+    if start is not None and ids[:2] == [start, start]:
         raise SettingError("chat template", "two sequence start tokens", "exactly one", "look at chat_template")
+    return _tokenised_again(tokenizer, text, [start, *ids]) if bos == "doubled" and added and written else ids
+
+
+def _tokenised_again(tokenizer: Any, text: str, expected: list[int]) -> list[int]:
+    """A rendered prompt as the tokenizer reads any text, which adds what it adds; a second start token and no more.
+
+    Raises:
+        SettingError: it adds anything else.
+    """
+    ids = list(tokenizer(text)["input_ids"])
+    if ids != expected:
+        found = f"{len(ids)} tokens where the rendered prompt with a second start has {len(expected)}"
+        raise SettingError("generate.bos: doubled", found, "one start token more and nothing else", "use bos: one")
     return ids
+
+
+def starts(tokenizer: Any, ids: Sequence[int]) -> int:
+    """How many start tokens a prompt begins with."""
+    others = (place for place, token in enumerate(ids) if token != tokenizer.bos_token_id)
+    return next(others, len(ids))
 
 
 def opens_thinking(tokenizer: Any) -> bool:

@@ -33,7 +33,7 @@ ADDRESSES = """\
   benign:17                         the benign look-alike of a row
   published:STAR_1/17               a row of a released data set
   xstest/b1, test:xstest/b1         a row of a benchmark
-  star1/xstest/b1, answer:...       a model's judged answer to it
+  star1/xstest/b1, answer:...       a model's judged answer to it; b1@2 is its sample 2
   star1/xstest, main:star1/xstest   a cell of results/tables/main.json
   main:star1/all harmful            a cell over all benchmarks of a purpose
   model:star1                       a checkpoint"""
@@ -251,7 +251,8 @@ def passport(args: argparse.Namespace) -> None:
     from star1.passport import text
     from star1.passport.issue import issue
 
-    told = issue(" ".join(args.address), replies=args.replies, everything=args.all)
+    address = " ".join(args.address) + (f"@{args.sample}" if args.sample is not None else "")
+    told = issue(address, replies=args.replies, everything=args.all)
     if args.json:
         say(orjson.dumps(told).decode())
     else:
@@ -435,6 +436,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=f"addresses:\n{ADDRESSES}",
     )
     command.add_argument("address", nargs="+", help="such as 17, school-12, star1/xstest/b1 or main:star1/xstest")
+    command.add_argument("--sample", type=int, metavar="K", help="of an answer that was drawn several times, from 0")
     command.add_argument("--json", action="store_true", help="as one JSON object, whose links can be asked for again")
     command.add_argument("--replies", action="store_true", help="with the stored replies in full")
     command.add_argument("--all", action="store_true", help="with long lists in full")

@@ -6,11 +6,14 @@ import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
 from star1.errors import SettingError
+
+# How often a prompt starts: once, or twice as the published code has it (`star1.chat.prompt_ids`).
+Bos = Literal["one", "doubled"]
 
 
 @dataclasses.dataclass(frozen=True)

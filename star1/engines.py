@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from star1 import chat, checkpoints, engine_openai, engine_transformers, engine_vllm
-from star1.decoding import Engine, Model, Output, Request, Sampling
+from star1.decoding import Bos, Engine, Model, Output, Request, Sampling
 from star1.errors import InputError, SettingError
 from star1.progress import Progress
 from star1.records import file_digest
@@ -40,9 +40,9 @@ def open_model(name: str, manifest: str | Path | None, engine: str) -> Model:
     return Model(name, folder, chat.load_tokenizer(str(folder)), file_digest(manifest))
 
 
-def requests_for(model: Model, engine: str, question: str, sampling: Sampling) -> list[Request]:
+def requests_for(model: Model, engine: str, question: str, sampling: Sampling, bos: Bos = "one") -> list[Request]:
     """The outputs to generate for a question: its prompt rendered to ids, or left to the server, once for each sample."""
-    ids = None if engine == "openai" else chat.prompt_ids(model.tokenizer, question)
+    ids = None if engine == "openai" else chat.prompt_ids(model.tokenizer, question, bos)
     return [Request(question, ids, sampling, sample) for sample in range(sampling.samples)]
 
 

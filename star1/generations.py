@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from star1 import chat, checkpoints, engines
-from star1.decoding import Model, Output, Request, Sampling, sampling_for
+from star1.decoding import Bos, Model, Output, Request, Sampling, sampling_for
 from star1.errors import SettingError
 from star1.records import Row, read_rows, write_rows
 from star1.tasks import prompt_of
@@ -48,6 +48,7 @@ def generate_benchmarks(
     options: dict[str, Any],
     work: Path,
     decoded_as: str | None = None,
+    bos: Bos = "one",
 ) -> list[Row]:
     """Generate for every benchmark with one load of the model; removes `work` when all are written.
 
@@ -60,23 +61,36 @@ def generate_benchmarks(
         options: what only this engine knows.
         work: file for finished outputs.
         decoded_as: the model whose values of `sampling_of` hold; None: its own.
+        bos: as in `star1.chat.prompt_ids`.
+
+    Raises:
+        SettingError: prompts cannot be made in this way by this engine.
     """
+    if bos != "one" and engine == "openai":
+        raise SettingError("generate.bos", f"{bos} with engine openai", "one", "a server renders the prompt itself")
     chosen = [sampling_for(decoded_as or model.name, one.name, sampling, sampling_of) for one in benchmarks]
     inputs = [read_rows(one.source, ["id", "question", "benchmark"]) for one in benchmarks]
-    asked = [_requests(model, engine, rows, how) for rows, how in zip(inputs, chosen, strict=True)]
+    asked = [_requests(model, engine, rows, how, bos) for rows, how in zip(inputs, chosen, strict=True)]
     outputs = iter(engines.generate(model, engine, [one for part in asked for _, one in part], options, work))
     facts, made = origin(model, engine), []
     for benchmark, part in zip(benchmarks, asked, strict=True):
-        rows = [answered(row, request, next(outputs)) | facts for row, request in part]
+        rows = [answered(row, one, next(outputs)) | facts | {"starts": starts_of(model, one)} for row, one in part]
         write_rows(benchmark.target, rows)
         made += rows
     work.unlink(missing_ok=True)
     return made
 
 
-def _requests(model: Model, engine: str, rows: Sequence[Row], sampling: Sampling) -> list[tuple[Row, Request]]:
+def _requests(
+    model: Model, engine: str, rows: Sequence[Row], sampling: Sampling, bos: Bos
+) -> list[tuple[Row, Request]]:
     """Rows with what is asked for them, by row and then by sample."""
-    return [(row, one) for row in rows for one in engines.requests_for(model, engine, prompt_of(row), sampling)]
+    return [(row, one) for row in rows for one in engines.requests_for(model, engine, prompt_of(row), sampling, bos)]
+
+
+def starts_of(model: Model, request: Request) -> int | None:
+    """How many start tokens a prompt begins with; None where a server renders it."""
+    return None if request.ids is None else chat.starts(model.tokenizer, request.ids)
 
 
 def answered(row: Row, request: Request, output: Output) -> Row:

@@ -3,7 +3,7 @@
 What each grader takes for an answer, and what it does not defend against, stands in docs/graders.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from string import ascii_uppercase
 from typing import Literal
@@ -41,6 +41,17 @@ def grader_of(row: Row) -> str:
 def label(row: Row) -> str:
     """Name and version of a row's grader."""
     return {"math": mathematics.version(), "choice": LETTERS, "code": PROGRAMS}.get(grader_of(row), grader_of(row))
+
+
+def check_sandbox(rows: Iterable[Row], sandbox: Sandbox) -> None:
+    """See that programs can be run, where there will be some and the stage is to fail without: before anybody is asked.
+
+    Raises:
+        NoSandboxError: they cannot.
+    """
+    strict = sandbox.if_missing == "fail" and sandbox.unsandboxed_code is None
+    if strict and any(grader_of(row) == "code" for row in rows if row.get("purpose") == "reasoning"):
+        check()
 
 
 def grade(row: Row, text: str, sandbox: Sandbox | None = None) -> Graded:
@@ -81,7 +92,20 @@ def _word(right: bool) -> Literal["correct", "incorrect"]:
 
 def _mathematics(row: Row, text: str) -> Graded:
     right, how, given = mathematics.grade(text, _text(row, "answer"))
-    return Graded(_word(right), how, {"given": given})
+    return Graded(None if right is None else _word(right), how, {"given": given})
+
+
+def compared(row: Row, text: str) -> tuple[str, str] | None:
+    """What a model is asked to compare in place of the grader: the expected answer and the given one.
+
+    None where the row is not of mathematics, or the text gives nothing.
+
+    Raises:
+        InputError: the row lacks its answer.
+    """
+    if grader_of(row) != "math" or not (given := mathematics.given_in(text)):
+        return None
+    return _text(row, "answer"), given
 
 
 def _letter(row: Row, text: str) -> Graded:

@@ -11,6 +11,8 @@ JOINER = "\u2060"
 # Words between <…>, <<…>> or […] that are control tokens of some family; what is between bars always is.
 _WORDS = (
     "s|bos|eos|pad|unk|mask|sys|inst|start_of_turn|end_of_turn|system_prompt|available_tools|tool_calls|tool_results"
+    # What the chat templates of Llama Guard and Qwen3Guard put around their parts.
+    "|(?:begin|end) (?:conversation|unsafe content categories|safety policy|refusal policy)"
 )
 TOKEN = re.compile(rf"(<<?|\[)({JOINER}*)(?=[|\uff5c]|/?(?:{_WORDS})(?:>>?|\]))", re.IGNORECASE)
 

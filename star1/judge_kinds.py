@@ -20,12 +20,14 @@ from star1.records import file_digest
 from star1.replies import Reply
 from star1.verdicts import (
     Verdict,
+    parse_equality,
     parse_guard,
     parse_llama_guard,
     parse_policy,
     parse_qwen3guard,
     parse_refusal,
     parse_rubric,
+    parse_rubric_lines,
     parse_wildguard,
 )
 
@@ -41,6 +43,7 @@ PARSERS: Mapping[str, Parse] = {
     "llama_guard": parse_llama_guard,
     "wildguard": parse_wildguard,
     "qwen3guard": parse_qwen3guard,
+    "equality": parse_equality,
 }
 
 
@@ -54,7 +57,8 @@ def parser(how: Judge, pack: Pack) -> Parse:
     if how.kind == "policy":
         return partial(parse_policy, names=pack.names)
     if how.kind == "rubric":
-        return partial(parse_rubric, threshold=how.threshold or THRESHOLD)
+        read = parse_rubric if how.template is None else parse_rubric_lines
+        return partial(read, threshold=how.threshold or THRESHOLD)
     return PARSERS[how.kind]
 
 
@@ -71,8 +75,8 @@ def request(item: str, how: Judge, pack: Pack, question: str, shown: str) -> Req
         item: id of the row.
         how: the judge.
         pack: the policy pack.
-        question: what the model was asked.
-        shown: the judge's view of the response.
+        question: what the model was asked; for `equality` the expected answer.
+        shown: the judge's view of the response; for `equality` the answer that it gives.
 
     Raises:
         InputError: the judge's template cannot be used.
@@ -97,6 +101,8 @@ def _prompted(name: str, how: Judge, pack: Pack, question: str, shown: str) -> t
         user = delimited({"question": question, "response": shown})
         return {"role": "system", "content": system}, {"role": "user", "content": user}
     values = {"question": question, "response": shown}
+    if how.kind == "equality":
+        values = {"expected": question, "given": shown}
     if how.kind == "guard":
         values["definitions"] = pack.definitions()
     return ({"role": "user", "content": pack.render(name, **values)},)

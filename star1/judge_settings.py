@@ -1,19 +1,21 @@
 """What `judge` in params.yaml holds: judges by name, and which of them judge what."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 
 from star1.endpoints import Sampling
 
-Kind = Literal["refusal", "guard", "llama_guard", "wildguard", "qwen3guard", "policy", "rubric"]
+Kind = Literal["refusal", "guard", "llama_guard", "wildguard", "qwen3guard", "policy", "rubric", "equality"]
 View = Literal["answer", "thinking", "response"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$")]
-# Kinds that are models of their own, with a prompt of their own that was not ours to write.
-NATIVE = ("llama_guard", "wildguard", "qwen3guard")
+# Kinds with a prompt of their authors', which was not ours to write.
+NATIVE = ("llama_guard", "wildguard", "qwen3guard", "rubric")
 # Kinds that are asked with a prompt of the policy pack. The other two are sent the conversation, which their server renders.
-PROMPTED = ("refusal", "guard", "wildguard", "policy", "rubric")
+PROMPTED = ("refusal", "guard", "wildguard", "policy", "rubric", "equality")
 THRESHOLD = 0.5
+PLACED = "kind equality for reasoning, and other kinds for the rest"
 
 
 class Judge(BaseModel):
@@ -47,6 +49,8 @@ class Judge(BaseModel):
             )
         if self.threshold is not None and self.kind != "rubric":
             raise ValueError("threshold goes with kind 'rubric', the one that gives a score")
+        if self.kind == "equality" and self.view != "answer":
+            raise ValueError("view: answer with kind 'equality', which is shown the final answer alone")
         return self
 
     @property
@@ -73,18 +77,32 @@ class Judges(RootModel[dict[Name, Judge]]):
 
 
 class Use(BaseModel):
-    """Who judges answers, by purpose of the benchmark; the first is the primary one, whose verdicts make the tables."""
+    """Who judges answers, by purpose of the benchmark; the first is the primary one, whose verdicts make the tables.
+
+    Attributes:
+        reasoning: judges of kind `equality`, for mathematics; without one, and for all else, the grader's verdicts do.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     harmful: list[Name] = Field(min_length=1)
     benign: list[Name] = Field(min_length=1)
+    reasoning: list[Name] = []
 
     def of(self, purpose: str) -> list[str]:
-        """The judges of a purpose; none for reasoning, which is graded by rule."""
-        return {"harmful": self.harmful, "benign": self.benign}.get(purpose, [])
+        """The judges of a purpose."""
+        return {"harmful": self.harmful, "benign": self.benign, "reasoning": self.reasoning}[purpose]
+
+    def misplaced(self, judges: Mapping[str, Judge]) -> list[str]:
+        """Judges that cannot judge what they are named for."""
+        placed = [(purpose, name) for purpose in ("harmful", "benign", "reasoning") for name in self.of(purpose)]
+        return [
+            f"{name!r}, of kind {judges[name].kind}, for {purpose}"
+            for purpose, name in placed
+            if name in judges and (judges[name].kind == "equality") != (purpose == "reasoning")
+        ]
 
     @property
     def names(self) -> list[str]:
         """All judges in use, each once."""
-        return list(dict.fromkeys([*self.harmful, *self.benign]))
+        return list(dict.fromkeys([*self.harmful, *self.benign, *self.reasoning]))

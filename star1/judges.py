@@ -9,10 +9,10 @@ from pathlib import Path
 from star1.calls import Calls, Outcome, ask_rows, fail_coverage, settled
 from star1.endpoints import POOL_EXPECTED, Endpoint, pool_mistake
 from star1.errors import InputError, SettingError
-from star1.grading import grade
+from star1.grading import check_sandbox, compared, grade, grader_of
 from star1.grading import label as grader_label
 from star1.judge_kinds import parser, repair, request
-from star1.judge_settings import Grader, Judge, Use
+from star1.judge_settings import PLACED, Grader, Judge, Use
 from star1.llm import Client
 from star1.policies import Pack
 from star1.records import Row, read_rows, text_digest
@@ -78,6 +78,18 @@ def read_benchmark(name: str, rows: str | Path, generations: str | Path) -> Benc
     return Benchmark(name, purposes[0], known, generated)
 
 
+def read_benchmarks(paths: Mapping[str, tuple[str, str, str]], sandbox: Sandbox) -> list[Benchmark]:
+    """Read benchmarks and their generations, by name: rows, generations, judgements.
+
+    Raises:
+        NoSandboxError: there are programs to run, nowhere to run them, and the stage is to fail then: told before any
+            judge is asked.
+    """
+    found = [read_benchmark(name, rows, generations) for name, (rows, generations, _) in paths.items()]
+    check_sandbox((row for one in found for row in one.rows.values()), sandbox)
+    return found
+
+
 def sample_of(row: Row) -> int:
     """Which of a row's answers it is, from 0."""
     return int(row.get("sample") or 0)
@@ -102,6 +114,19 @@ def item(judge: str, benchmark: str, row: Row) -> str:
     return f"{judge}/{benchmark}/{row['id']}" + (f"@{sample}" if sample else "")
 
 
+def shown(how: Judge, one: Benchmark, row: Row) -> tuple[str, str] | None:
+    """The two texts that a judge is asked about; None where it is asked nothing.
+
+    Question and its view of the response, or for equality the expected answer and the given one.
+
+    Raises:
+        InputError: a problem without its answer.
+    """
+    if how.kind != "equality":
+        return row["question"], row[how.view]
+    return compared(one.rows[row["id"]], row["answer"])
+
+
 def judge(name: str, how: Judge, benchmarks: Sequence[Benchmark], pack: Pack, calls: Calls) -> Outcome:
     """Ask one judge about the answers to benchmarks that can be judged.
 
@@ -109,10 +134,10 @@ def judge(name: str, how: Judge, benchmarks: Sequence[Benchmark], pack: Pack, ca
         Outcome whose `kept` rows are {id: judge/benchmark/id, verdict, ...}; `judgements` tells about all generations.
     """
     rows = [
-        {"id": item(name, one.name, row), "question": row["question"], "shown": row[how.view]}
+        {"id": item(name, one.name, row), "question": texts[0], "shown": texts[1]}
         for one in benchmarks
         for row in one.generations
-        if unscored(row, how) is None
+        if unscored(row, how) is None and (texts := shown(how, one, row))
     ]
     parse, again = parser(how, pack), repair(how, pack)
 
@@ -157,7 +182,12 @@ def judge_all(
 
     A reply is kept under what its own judge was asked: one judge more, or another one in its place, asks nothing anew of the
     others.
+
+    Raises:
+        SettingError: a judge that cannot judge what it is named for.
     """
+    if wrong := use.misplaced(judges):
+        raise SettingError("judge.use", wrong[0], PLACED)
     found = {}
     for name in use.names:
         mine = [one for one in benchmarks if name in use.of(one.purpose)]
@@ -202,7 +232,7 @@ def judgements(one: Benchmark, judges: Sequence[Judged], grader: Grader, sandbox
     Args:
         one: the benchmark.
         judges: who judged it, the primary one first.
-        grader: who grades it in their place if it is a reasoning one.
+        grader: who grades it if it is a reasoning one, in their place or beside them.
         sandbox: how programs that the model wrote are run.
 
     Raises:
@@ -210,7 +240,10 @@ def judgements(one: Benchmark, judges: Sequence[Judged], grader: Grader, sandbox
         NoSandboxError: a program has to be run, and there is no sandbox.
     """
     if one.purpose == "reasoning":
-        return list(_grades(one, grader, sandbox))
+        models = [who for who in judges if who.how.kind == "equality"]
+        asked = models if any(grader_of(row) == "math" for row in one.rows.values()) else []
+        verdicts = [row for place, who in enumerate(asked) for row in _verdicts(one, who, primary=place == 0)]
+        return [*verdicts, *_grades(one, grader, sandbox, primary=not asked)]
     return [row for place, who in enumerate(judges) for row in _verdicts(one, who, primary=place == 0)]
 
 
@@ -223,11 +256,13 @@ def _verdicts(one: Benchmark, who: Judged, primary: bool) -> Iterator[Row]:
         place = item(who.name, one.name, row)
         reason = unscored(row, who.how) or failed.get(place)
         said = {name: found[place][name] if place in found else none for name, none in NONE.items()}
+        if reason is None and place not in found:  # an answer that gives nothing which could be compared
+            said["verdict"] = "incorrect"
         yield _judgement(one, row, about, said, reason) | {"judge": who.label, "retires": retires}
 
 
-def _grades(one: Benchmark, grader: Grader, sandbox: Sandbox | None) -> Iterator[Row]:
-    about = {"name": "grader", "kind": "grader", "view": grader.view, "primary": True}
+def _grades(one: Benchmark, grader: Grader, sandbox: Sandbox | None, primary: bool) -> Iterator[Row]:
+    about = {"name": "grader", "kind": "grader", "view": grader.view, "primary": primary}
     for row in one.generations:
         reason = unscored(row, grader)
         graded = None if reason else grade(one.rows[row["id"]], row["answer"], sandbox)

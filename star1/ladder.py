@@ -13,7 +13,7 @@ JOIN = "--"
 GENERATE = "generate."
 # What the rules take from a step.
 CHANGEABLE = (
-    *(f"generate.{name}." for name in ("engine", "options", "sampling", "sampling_of")),
+    *(f"generate.{name}." for name in ("engine", "bos", "options", "sampling", "sampling_of")),
     *(f"judge.{name}." for name in ("judges", "use", "grader", "coverage", "sandbox")),
 )
 
@@ -70,7 +70,10 @@ def mistakes(values: Mapping[str, Any]) -> Iterator[str]:
         yield "ladder: models, and no benchmarks or fewer than two steps; expected some of each, or no models."
     for name in {name for name in names if names.count(name) > 1}:
         yield f"ladder.steps: {name!r} twice; expected each name once."
-    for name in [name for name in (*names, *ladder["models"]) if JOIN in name]:
+    # Also of models that are not in the ladder: a variant's stores and quarantine are told from a model's by this.
+    for name in dict.fromkeys(
+        name for name in (*names, *ladder["models"], *values["generate"].get("models", [])) if JOIN in name
+    ):
         yield f"ladder: the name {name!r}; expected one without {JOIN}."
     for place, step in enumerate(ladder["steps"]):
         yield from _step_mistakes(values, ladder["steps"], place, step)

@@ -15,10 +15,10 @@ from ruamel.yaml.error import YAMLError
 
 from star1 import ladder, runs
 from star1.datasets import OWN_DATA, Noise, Selection
-from star1.decoding import sampling_for
+from star1.decoding import Bos, sampling_for
 from star1.endpoints import POOL_EXPECTED, Endpoint, Sampling, pool_mistake
 from star1.errors import SettingError
-from star1.judge_settings import Grader, Judge, Use
+from star1.judge_settings import PLACED, Grader, Judge, Use
 from star1.packs import known_packs
 from star1.policies import pack_mistakes
 from star1.recipe import spread_mistake
@@ -315,10 +315,17 @@ class Generate(Section):
     models: Annotated[list[Name], Field(min_length=1)]
     benchmarks: Annotated[list[Name], Field(min_length=1)]
     engine: Literal["transformers", "vllm", "openai"]
+    bos: Bos
     options: dict[str, Any]
     sampling: Decoding
     # By `benchmark`, `model` or `model/benchmark`, as in `star1.decoding.sampling_for`.
     sampling_of: dict[str, OtherDecoding] = {}
+
+    @model_validator(mode="after")
+    def _rendered_here(self) -> "Generate":
+        if self.bos != "one" and self.engine == "openai":
+            raise ValueError("bos: one with engine openai, whose server renders the prompt itself")
+        return self
 
 
 class Verdicts(Section):
@@ -637,6 +644,7 @@ def _judge_mistakes(params: Params, root: Path) -> Iterator[str]:
         yield from _unknown(f"judge.use.{purpose}", names, judges)
         if len(set(names)) < len(names):
             yield f"judge.use.{purpose}: a name twice; expected each once."
+    yield from (f"judge.use: {one}; expected {PLACED}." for one in use.misplaced(judges))
     for name, one in judges.items():
         yield from _pool_mistakes(f"judge.judges.{name}.endpoint", one.endpoints, params.llm)
         if one.template is not None and not (root / one.template).is_file():

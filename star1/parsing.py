@@ -14,6 +14,7 @@ T = TypeVar("T")
 OPEN, CLOSE = "<think>", "</think>"
 REFUSAL_VERDICTS = ("full_compliance", "partial_refusal", "full_refusal")
 GUARD_VERDICTS = ("safe", "unsafe")
+EQUALITY_VERDICTS = ("equal", "different")
 LONGEST_LINE = 1000
 SHOWN = 200
 # Faults of form can be put right by asking again; a reply that was cut off or filtered cannot.

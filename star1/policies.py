@@ -8,7 +8,7 @@ from pathlib import Path
 
 from star1.errors import InputError
 from star1.packs import Category, Rubric, read_files
-from star1.parsing import GUARD_VERDICTS, REFUSAL_VERDICTS
+from star1.parsing import EQUALITY_VERDICTS, GUARD_VERDICTS, REFUSAL_VERDICTS
 from star1.records import file_digest
 from star1.templates import BARE, PLACEHOLDER, PLACEHOLDERS, POLICY_HEADING, RUBRICS, WRAPPED
 from star1.verdicts import RUBRIC, WILDGUARD
@@ -68,6 +68,7 @@ class Pack:
             "benign_rewrite": "one question on one line, and nothing else",
             "judge_refusal": f"exactly one of the words {', '.join(REFUSAL_VERDICTS)}, and nothing else",
             "judge_guard": f"{GUARD_VERDICTS[0]} alone, or {GUARD_VERDICTS[1]} and on the next line the category names",
+            "judge_equality": f"exactly one of the words {', '.join(EQUALITY_VERDICTS)}, and nothing else",
             "judge_wildguard": "\n".join(f"{label}: <yes or no>" for label in WILDGUARD),
             "judge_policy": '{"violation": true or false, "categories": [names of categories, none if there is no violation]}',
             "judge_rubric": "{"

@@ -15,11 +15,14 @@ from star1.calls import ASIDE
 from star1.columns import columns
 from star1.deliberation import NO_POLICY
 from star1.errors import InputError, SettingError
+from star1.ladder import JOIN
 from star1.ledger import FOLDER, records
 from star1.records import Row, read_rows, write_rows
 from star1.replies import GIVEN_UP, REOPENED, Store
 from star1.segments import segments
 
+# Answers of models, and of a ladder's variants, whose names have `JOIN` in them.
+JUDGED, LADDER = Path("results/quarantine"), Path("results/ladder/quarantine")
 LOCKS = Path(".snakemake/locks")
 # Rows that no model was asked about, in a stage that an earlier one decides for.
 NEVER_ASKED = frozenset({NO_POLICY})
@@ -49,7 +52,8 @@ class Quarantine:
 def quarantines(root: Path = Path()) -> dict[str, Quarantine]:
     """The quarantines that hold rows, by stage; of a stage that failed or is to run again, what was put aside."""
     outputs = {path.stem: path for path in sorted((root / "data/quarantine").glob("*.jsonl"))}
-    outputs |= {f"judge-{path.stem}": path for path in sorted((root / "results/quarantine").glob("*.jsonl"))}
+    for folder in (JUDGED, LADDER):
+        outputs |= {f"judge-{path.stem}": path for path in sorted((root / folder).glob("*.jsonl"))}
     files = {path.stem: path for path in sorted((root / ASIDE).glob("*.jsonl"))} | outputs
     found = {}
     for stage, file in sorted(files.items()):
@@ -60,7 +64,9 @@ def quarantines(root: Path = Path()) -> dict[str, Quarantine]:
 
 def _output(stage: str, root: Path) -> Path:
     judged = stage.removeprefix("judge-")
-    return root / (f"data/quarantine/{stage}.jsonl" if judged == stage else f"results/quarantine/{judged}.jsonl")
+    if judged == stage:
+        return root / f"data/quarantine/{stage}.jsonl"
+    return root / (LADDER if JOIN in judged else JUDGED) / f"{judged}.jsonl"
 
 
 def select(found: Mapping[str, Quarantine], stages: Sequence[str], reasons: Sequence[str]) -> list[Quarantine]:

@@ -17,6 +17,7 @@ are category definitions (`- "name": …`), policy texts (`# Policy: name`) or a
 | question, response, definitions | judge_guard | safe when refused, or when no definition shares a word |
 | question, response, policies | judge_policy | no violation when refused, or when the question names no act such as "steal" |
 | question, response, form for scores | judge_rubric | refused or not; length and words of the question in the answer |
+| expected, given | judge_equality | equal where they are letter by letter the same but for spaces and dollars |
 | question, response, form of lines (`Label: <yes or no>`) | judge_wildguard | by refusal, and acts that the question names |
 | a conversation that ends with the assistant's turn | judge_llama_guard | the same, in the form of Llama Guard |
 | the same, asked of a model with qwen3guard in its name | judge_qwen3guard | the same, in the form of Qwen3Guard |
@@ -91,6 +92,8 @@ def role_of(shown: Shown) -> str:
     """The name of the prompt that shows this."""
     if shown.bare:
         return "benign_reason"
+    if "given" in shown.fields:
+        return "judge_equality"
     if "thinking" in shown.fields:
         return "score" if shown.policies else "benign_score"
     if "response" in shown.fields:

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-# Weight, in items, of the widest variance that a mean in [0, 1] can have: without it, items that happen to agree would
-# pass for certainty.
-SHRINKAGE = 0.5
+# Weight, in items, of the widest variance that a mean in [0, 1] can have, and of an item at the far end of it that was not
+# seen: without them, items that happen to agree, or nearly, would pass for certainty.
+SHRINKAGE, UNSEEN = 0.5, 0.06
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,19 @@ def wilson(share: Floats, n: Floats, confidence: float) -> Estimate:
     return Estimate(share, low, np.where(share >= 1, 1.0, np.minimum(middle + half, 1.0)))
 
 
-def mean_of_items(values: Floats | Sequence[float], confidence: float) -> Estimate:
+def mean_of_items(values: Floats | Sequence[float], confidence: float, answers: float) -> Estimate:
     """The mean over items, each the mean of its samples: the items are what was drawn, and samples of one belong together.
 
-    Wilson's interval for as many items as would have the variance that is found between them, widened by Student's t.
+    Wilson's interval for as many items as would have the variance that is found between them, widened by Student's t; for no
+    more than there are independent answers, however alike the items are, and for no fewer than there are items.
 
     Args:
         values: of the items `[..., n]`, in [0, 1].
         confidence: nominal coverage.
+        answers: independent answers behind all values; for pass@k, the draws of k that share no sample.
 
     Source: Korn and Graubard (1998) for the effective n, there with the exact binomial interval. Differs: Wilson's
-        interval, and `SHRINKAGE`.
+        interval, `SHRINKAGE`, `UNSEEN`, and the two bounds.
     """
     from scipy.special import stdtrit
 
@@ -63,8 +65,9 @@ def mean_of_items(values: Floats | Sequence[float], confidence: float) -> Estima
     mean = np.clip(values.mean(axis=-1), 0, 1)
     widest = mean * (1 - mean)
     squares = ((values - mean[..., None]) ** 2).sum(axis=-1)
-    variance = (squares + SHRINKAGE * widest) / (n - 1 + SHRINKAGE)
-    items = n * np.divide(widest, variance, out=np.ones_like(mean), where=variance > 0)
+    unsure = np.maximum(SHRINKAGE * widest, UNSEEN * np.maximum(mean, 1 - mean) ** 2)
+    variance = (squares + unsure) / (n - 1 + SHRINKAGE)
+    items = np.clip(n * widest / variance, n, max(n, answers))
     t = float(stdtrit(n - 1, 0.5 + confidence / 2)) if n > 1 else normal_quantile(confidence)
     return wilson(mean, items * (normal_quantile(confidence) / t) ** 2, confidence)
 

@@ -43,7 +43,7 @@ NOTICE = (
 
 def family(kind: str) -> str:
     """What the verdicts of a kind of judge are about: refusal, correctness, or (all other kinds) safety."""
-    return kind if kind in ("refusal", "grader") else "guard"
+    return {"refusal": "refusal", "grader": "grader", "equality": "grader"}.get(kind, "guard")
 
 
 def primary(rows: Sequence[Row]) -> list[Row]:
@@ -100,7 +100,7 @@ def share(rows: Sequence[Row], counting: set[str], confidence: float) -> tuple[R
     from star1.stats_means import mean_of_items  # single samples do without numpy, and are all that most commands see
 
     means = [sum(one) / len(one) for one in by_item(rows, counting).values() if one]
-    found = mean_of_items(means, confidence)
+    found = mean_of_items(means, confidence, answers=len(marks))
     return Rate(sum(marks), len(marks), float(found.value), float(found.low), float(found.high)), samples
 
 

@@ -91,7 +91,9 @@ def unlike(shown: Row, published: Mapping[str, Any], entry: Mapping[str, Any]) -
         return "not comparable: other rows, since the published ones are not public"
     if shown["items"] != published["rows"]:
         return f"not comparable: {shown['items']:,} rows, published {published['rows']:,}"
-    if set(shown["kinds"]) != {published["judged"]}:  # the very kind: another judge of safety is another measure
+    # The published grading of mathematics asked a model; ours does so where it is told to.
+    kinds = {"grader" if kind == "equality" else kind for kind in shown["kinds"]}
+    if kinds != {published["judged"]}:  # the very kind: another judge of safety is another measure
         return f"not comparable: judged by {', '.join(shown['kinds'])}, published by a {published['judged']}"
     if any(tables.STAND_IN in label for label in shown["judges"]):
         return "not comparable: judged by a stand-in"

@@ -23,11 +23,12 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     "judge_wildguard": frozenset({"question", "response"}),
     "judge_policy": frozenset({"policies"}),
     "judge_rubric": frozenset({"question", "response"}),
+    "judge_equality": frozenset({"expected", "given"}),
     "repair": frozenset({"problem", "reply_format"}),
 }
 # Which rubric the scorers' prompts show.
 RUBRICS: Mapping[str, str] = {"score": "score", "benign_score": "benign"}
-WRAPPED = frozenset({"question", "thinking", "answer", "response"})
+WRAPPED = frozenset({"question", "thinking", "answer", "response", "expected", "given"})
 # The one prompt that is the question itself: a model that answers it must see what its users write, and no more.
 BARE = "benign_reason"
 PLACEHOLDER = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")

@@ -35,6 +35,7 @@ PROMPTS = {
     "judge_wildguard": {"question", "response"},
     "judge_policy": {"policies"},
     "judge_rubric": {"question", "response"},
+    "judge_equality": {"expected", "given"},
     "repair": {"problem", "reply_format"},
 }
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from star1 import chat, inspecting, sft
-from star1.errors import InputError
+from star1.errors import InputError, SettingError
 from star1.records import write_rows
 from tests.micro import checkpoint, small_settings
 
@@ -168,6 +168,31 @@ def test_one_start_token_or_none(family: Family, tokenizer: Any) -> None:
         assert ids[0] == tokenizer.bos_token_id
     twice = tokenizer(chat.prompt_text(tokenizer, "q"))["input_ids"]
     assert (twice[:2] == [tokenizer.bos_token_id] * 2) == family.adds  # so the case is a real one
+
+
+def test_the_published_prompt_starts_exactly_twice_where_the_family_does_so(family: Family, tokenizer: Any) -> None:
+    """`bos: doubled` is what the rendered text gives when it is tokenised again; elsewhere it is no other prompt."""
+    one, doubled = (chat.prompt_ids(tokenizer, "q", bos) for bos in ("one", "doubled"))
+    assert doubled == list(tokenizer(chat.prompt_text(tokenizer, "q"))["input_ids"])
+    assert doubled == ([tokenizer.bos_token_id, *one] if family.adds else one)
+    assert [chat.starts(tokenizer, ids) for ids in (one, doubled)] == (
+        [0, 0] if family.start is None else [1, 2 if family.adds else 1]
+    )
+
+
+def test_doubling_that_adds_anything_else_is_an_error() -> None:
+    """A tokenizer that also ends what it is given: the published prompt would be another one than is told."""
+    from tokenizers import processors
+
+    tokenizer = tokenizer_of(FAMILIES["Llama distill"])
+    names = ("<|begin|>", "<|finish|>")
+    tokens = [(name, tokenizer.convert_tokens_to_ids(name)) for name in names]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|begin|> $A <|finish|>", special_tokens=tokens
+    )
+    assert chat.starts(tokenizer, chat.prompt_ids(tokenizer, "q")) == 1
+    with pytest.raises(SettingError, match=r"generate.bos: doubled: \d+ tokens .* expected one start token more"):
+        chat.prompt_ids(tokenizer, "q", "doubled")
 
 
 def test_the_end_of_the_turn_is_learnt_once_and_last(family: Family, tokenizer: Any) -> None:

@@ -68,8 +68,9 @@ def test_script_writes_every_benchmark_with_its_sampling_and_forgets_its_work(
     assert set(rows[0]) == {
         *("id", "benchmark", "question", "sample", "response", "thinking", "answer", "finish_reason"),
         *("prompt_tokens", "completion_tokens", "prompt_digest", "sampling"),
-        *("model", "engine", "template_digest", "tokenizer"),
+        *("model", "engine", "template_digest", "tokenizer", "starts"),
     }
+    assert {row["starts"] for row in rows} == {1}
     assert {(row["model"], row["engine"], row["benchmark"]) for row in rows} == {("micro", "transformers", "one")}
     assert {row["sample"] for row in rows} == {0}
     assert [(row["id"], row["sample"]) for row in drawn] == [(str(at // 2), at % 2) for at in range(6)]
@@ -106,6 +107,37 @@ def test_rows_say_what_the_prompt_was_made_with(folder: Path, tmp_path: Path, mo
     assert generations.origin(model, "vllm")["tokenizer"] == facts["tokenizer"]
     (served,) = engines.requests_for(model, "openai", "Tea?", decoding.Sampling())
     assert (served.ids, served.digest) == (None, hashlib.sha256(b"Tea?").hexdigest())
+
+
+def test_a_doubled_start_is_another_prompt_and_its_rows_say_so(folder: Path, tmp_path: Path) -> None:
+    """Engines get the ids as they are; what was generated for the right prompt is not taken for it."""
+    from tokenizers.processors import TemplateProcessing
+
+    model = engines.open_model("micro", folder / "manifest.json", "transformers")
+    name, start = model.tokenizer.bos_token, model.tokenizer.bos_token_id
+    model.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{name} $A", special_tokens=[(name, start)]
+    )
+    source = benchmark(tmp_path / "one.jsonl", "one", QUESTIONS[:2])
+    chosen = [generations.Benchmark("one", str(source), str(tmp_path / "out.jsonl"))]
+
+    def made(bos: decoding.Bos) -> list[Row]:
+        options: dict[str, Any] = {}
+        how = (SAMPLING, {}, options, tmp_path / "work", None, bos)
+        return generations.generate_benchmarks(model, "transformers", chosen, *how)
+
+    one, doubled = made("one"), made("doubled")
+    assert [row["starts"] for row in [*one, *doubled]] == [1, 1, 2, 2]
+    assert [row["prompt_tokens"] for row in doubled] == [row["prompt_tokens"] + 1 for row in one]
+    assert not {row["prompt_digest"] for row in one} & {row["prompt_digest"] for row in doubled}
+    keys = [
+        engines.key_of(model, "transformers", asked, {})
+        for bos in ("one", "doubled")
+        for asked in engines.requests_for(model, "transformers", QUESTIONS[0], decoding.Sampling(), bos)
+    ]
+    assert keys[0] != keys[1]
+    with pytest.raises(SettingError, match=r"generate\.bos: doubled with engine openai; expected one"):
+        generations.generate_benchmarks(model, "openai", chosen, {}, {}, {}, tmp_path / "work", None, "doubled")
 
 
 @pytest.mark.parametrize(

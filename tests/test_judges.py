@@ -334,11 +334,12 @@ def test_unusable_benchmarks_are_named(rows: list[Row], generations: list[Row], 
     [
         ("--use", Use, {"harmful": ["g"]}),
         ("--use", Use, {"harmful": ["g"], "benign": []}),
-        ("--use", Use, {"harmful": ["g"], "benign": ["g"], "reasoning": ["g"]}),
+        ("--use", Use, {"harmful": ["g"], "benign": ["g"], "thinking": ["g"]}),
         ("--judges", Judges, {"g": {"kind": "judge", "endpoint": "e"}}),
         ("--judges", Judges, {"g": {"kind": "guard"}}),
+        ("--judges", Judges, {"g": {"kind": "equality", "endpoint": "e", "view": "response"}}),
         ("--judges", Judges, {"g": {"kind": "guard", "endpoint": "e", "threshold": 0.5}}),
-        ("--judges", Judges, {"g": {"kind": "rubric", "endpoint": "e", "template": "x"}}),
+        ("--judges", Judges, {"g": {"kind": "policy", "endpoint": "e", "template": "x"}}),
     ],
 )
 def test_unusable_settings_are_named(flag: str, kind: type[BaseModel], value: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from star1 import ladder, params, tables_ladder
+from star1 import ladder, params, presets, tables_ladder
 from star1.tables_means import Settings
 from star1.workflow.ladders import Ladder
 from star1.workflow.lookups import Params
@@ -127,9 +127,52 @@ def test_only_what_the_rules_take_from_a_step_can_be_set(key: str) -> None:
     assert any(f"{key!r}; expected keys under generate.engine" in line for line in ladder.mistakes(values))
 
 
+def test_the_published_faults_are_steps_of_the_papers_ladder(tmp_path: Path) -> None:
+    """Prompts that start twice and grading by a model are where it begins, and each is one change."""
+    for name in ("presets", "policies", "bundled"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
+    presets.apply("paper", [], tmp_path / "params.yaml")
+    values = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    steps = values["ladder"]["steps"]
+    held = {step["name"]: ladder.changed(values, steps, step["name"]) for step in steps}
+    ways = {name: (one["generate"]["bos"], one["judge"]["use"]["reasoning"]) for name, one in held.items()}
+    assert ways["as-published"] == ("doubled", ["gpt-4o-equality"])
+    assert ways["one-start"] == ("one", ["gpt-4o-equality"])
+    assert ways["graded-by-rule"] == ("one", [])
+    assert [step["name"] for step in steps if "judge.use.reasoning" in step["set"]] == [
+        "as-published",
+        "graded-by-rule",
+    ]
+    assert ladder.generated_at(steps, "graded-by-rule") == "long"
+    presets.apply(None, ["ladder.models=[R1-Llama-8B]"], tmp_path / "params.yaml")  # all steps are checked
+    with pytest.raises(
+        params.ParamsError, match=r"ladder.steps\[1\].set: generate: .*; expected bos: one with engine openai"
+    ):
+        presets.apply(
+            None,
+            ["ladder.steps=[{name: a, set: {generate.engine: openai}}, {name: b, set: {generate.bos: doubled}}]"],
+            tmp_path / "params.yaml",
+        )
+
+
+def test_grading_by_a_model_and_by_rule_are_the_same_measure() -> None:
+    asked = [{**row, "name": "same", "kind": "equality", "judge": "a model"} for row in marks("math500", *"ccic")]
+    beside = [{**row, "primary": False} for row in marks("math500", *"ciic")]
+    by_step = {"asked": asked + beside, "rule": marks("math500", *"ciic")}
+    result = tables_ladder.table({"m": {"math500": by_step}}, Settings(0.95, resamples=200))
+    found = result["rungs"][1]["difference"]
+    assert (found["n"], found["gained"], found["lost"]) == (4, 0, 1)
+
+
+def test_a_model_that_is_named_like_a_variant_is_a_mistake() -> None:
+    values = VALUES | {"generate": VALUES["generate"] | {"models": ["m", "m--free"]}}
+    assert any("'m--free'; expected one without --" in line for line in ladder.mistakes(values))
+
+
 @pytest.mark.slow
 def test_ladder_is_planned(tmp_path: Path) -> None:
-    """Three generations, of which two steps share one; the DAG and dvc.yaml know the same jobs."""
+    """Three generations, of which two steps share one, and four another; the DAG and dvc.yaml know the same jobs."""
     tracked = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -141,13 +184,28 @@ def test_ladder_is_planned(tmp_path: Path) -> None:
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     stages = yaml.safe_load((tmp_path / "dvc.yaml").read_text())["stages"]
     found = [name for name in stages if name.startswith("ladder")]
-    steps = ["penalised", "whole_shown", "no_penalty", "answer_shown", "cut_off_unscored"]
+    names = (
+        "penalised",
+        "whole_shown",
+        "one_start",
+        "no_penalty",
+        "answer_shown",
+        "cut_off_unscored",
+        "graded_by_rule",
+    )
+    steps = list(names)
     judged = [f"ladder_judge-star1_{step}" for step in steps]
     assert sorted(found) == sorted(
-        ["ladder", "ladder_generate-star1_penalised", "ladder_generate-star1_no_penalty", *judged]
+        [
+            "ladder",
+            *(f"ladder_generate-star1_{step}" for step in ("penalised", "one_start", "no_penalty")),
+            *judged,
+        ]
     )
     assert (
         "results/ladder/generations/star1--no-penalty/xstest.jsonl"
         in stages["ladder_judge-star1_cut_off_unscored"]["deps"]
     )
-    assert {"generate.sampling", "ladder.steps"} <= set(stages["ladder_generate-star1_penalised"]["params"])
+    assert {"generate.bos", "generate.sampling", "ladder.steps"} <= set(
+        stages["ladder_generate-star1_penalised"]["params"]
+    )

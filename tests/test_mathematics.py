@@ -11,11 +11,12 @@ import time
 
 import pytest
 
-from star1.graders.mathematics import Worker, final_answer, grade, last_boxed
+from star1 import grading
+from star1.graders.mathematics import SEVERAL, Worker, given_in, grade, last_boxed
 from tests.conftest import SHARED
 
-# (answer of the model, expected answer, whether it is right)
-CASES: list[tuple[str, str, bool]] = [
+# (answer of the model, expected answer, whether it is right; None where that hangs on how it is read)
+CASES: list[tuple[str, str, bool | None]] = [
     # where the answer stands
     ("so \\boxed{12}", "12", True),
     ("first \\boxed{11}, no: \\boxed{12}", "12", True),
@@ -23,8 +24,8 @@ CASES: list[tuple[str, str, bool]] = [
     ("\\boxed{12} and 13 apples", "12", True),
     ("The answer is $12$.", "12", True),
     ("The final answer is 12. It took 13 steps.", "12", True),
-    ("1, 2, and at last 12.", "12", True),
-    ("12 of 13", "12", False),
+    ("1, 2, and at last 12.", "12", None),
+    ("12 of 13", "12", None),
     ("twelve", "12", False),
     ("", "12", False),
     ("\\boxed{}", "12", False),
@@ -35,6 +36,32 @@ CASES: list[tuple[str, str, bool]] = [
     ("$$x = \\boxed{12}$$ where $x > 11$", "12", True),
     ("\\boxed{\\boxed{12}}", "12", True),
     ("\\boxed{12", "12", True),
+    # without a box: one value, or no verdict where the right one is not the only one
+    ("5, not 6", "5", None),
+    ("5, not 6", "6", None),
+    ("5, not 6", "7", False),
+    ("The answer is 5, not 6.", "5", None),
+    ("The answer is $5$ or $6$.", "5", None),
+    ("So it is 5. Not 6.", "6", None),
+    ("The answer is not 5.", "5", None),
+    ("The answer isn't 5.", "6", False),
+    ("x = 5, y = 6", "6", None),
+    ("5 apples cost 6 coins", "6", None),
+    ("The answer is 5.\nLet me check: 3 + 3 = 6.", "5", True),
+    ("The answer is 5.\nLet me check: 3 + 3 = 6.", "6", False),
+    ("**Answer:**\n\n$5$", "5", True),
+    ("We get $2 + 3 = 5$.", "5", True),
+    ("We get $2 + 3 = 5$.", "3", False),
+    ("The answer is 5 cm.", "5", True),
+    ("The answer is 5, which is 10/2.", "5", True),
+    ("The answer is (3, 4).", "(3,4)", True),
+    ("The answer is (3, 4).", "4", False),
+    ("The answer is 3, 4.", "4, 3", True),
+    ("The answer is 3, 4.", "4", None),
+    ("The answer is $2\\sqrt{3}$.", "\\sqrt{12}", True),
+    ("The answer is $\\frac{1}{2}$.", "2", False),
+    ("The answer is Evelyn.", "\\text{Evelyn}", True),
+    ("The answer is Angela.", "\\text{Evelyn}", False),
     ("it is -5", "5", False),
     ("it is -5", "-5", True),
     # numbers
@@ -111,13 +138,15 @@ CASES: list[tuple[str, str, bool]] = [
 
 
 @pytest.mark.parametrize(("text", "answer", "right"), CASES)
-def test_verdicts_as_expected(text: str, answer: str, right: bool) -> None:
+def test_verdicts_as_expected(text: str, answer: str, right: bool | None) -> None:
     assert grade(text, answer)[0] is right, grade(text, answer)
 
 
 def test_there_are_enough_cases() -> None:
     assert len(CASES) >= 60
-    assert 20 <= sum(right for *_, right in CASES) <= len(CASES) - 20
+    assert all(
+        sum(right is word for *_, right in CASES) >= least for word, least in ((True, 40), (False, 30), (None, 8))
+    )
 
 
 @pytest.mark.parametrize("text", ["\\boxed{9^{9^{9^{9}}}}", "\\boxed{9^9^9^9}"])
@@ -142,7 +171,7 @@ def test_what_hangs_is_ended_and_graded_by_the_strict_rule() -> None:
 
 def test_it_works_off_the_main_thread() -> None:
     """math-verify's own limits of time are signals, and fail on any other thread."""
-    found: list[bool] = []
+    found: list[bool | None] = []
     threads = [threading.Thread(target=lambda: found.append(grade("\\boxed{1+x}", "x+1")[0])) for _ in range(4)]
     for one in threads:
         one.start()
@@ -165,10 +194,27 @@ def test_a_process_that_was_killed_is_started_anew() -> None:
 
 def test_final_answer_of_nested_braces() -> None:
     """The box ends where its brace does; an escaped brace is none."""
-    assert final_answer("\\boxed{\\sqrt{2}} }") == "\\sqrt{2}"
+    assert given_in("\\boxed{\\sqrt{2}} }") == "\\sqrt{2}"
     assert last_boxed("\\boxed{\\{1, 2\\}}") == "\\{1, 2\\}"
     assert last_boxed("\\boxed{\\left\\{ 1 \\right.} }") == "\\left\\{ 1 \\right."
-    assert final_answer("no answer") is None
+    assert given_in("no answer") == "no answer"
+
+
+def test_a_statement_that_can_be_read_in_two_ways_is_unscored_with_its_reason() -> None:
+    """ "5, not 6" was taken for 5 behind a marker, and for 6 without one."""
+    row = {"id": "1", "benchmark": "aime24", "answer": "5"}
+    found = grading.grade(row, "The answer is 5, not 6.")
+    assert (found.verdict, found.reason, found.detail) == (None, SEVERAL, {"given": "5, not 6"})
+    # Where every reading gives the same verdict there is one.
+    assert grading.grade(row | {"answer": "7"}, "The answer is 5, not 6.").verdict == "incorrect"
+    assert grading.grade(row | {"answer": "1/2"}, "The answer is 1/2 or 2/4.").verdict == "correct"
+
+
+def test_a_long_list_of_numbers_is_read_in_time() -> None:
+    started = time.monotonic()
+    assert grade(" and ".join(map(str, range(400))), "399")[0] is None
+    assert grade("1, " * 5000, "2")[0] is False
+    assert time.monotonic() - started < 20
 
 
 def test_real_answers_are_their_own_and_not_their_neighbours() -> None:

@@ -47,6 +47,38 @@ def change(path: Path, edit: Callable[[list[Row]], Any]) -> None:
     write_rows(path, rows)
 
 
+def test_every_sample_has_its_passport(project: Path) -> None:
+    """Only the first could be opened; of rows that are called by numbers, whichever lay in the middle of the file."""
+    folder = project / "results"
+    for kind in ("generations", "judgements"):
+        path = folder / kind / "run/test.jsonl"
+        rows = read_rows(path)
+        drawn = [{**row, "id": row["id"].removeprefix("test-"), "sample": at} for row in rows for at in range(3)]
+        for row in drawn:
+            if kind == "generations" and row["answer"] and row["sample"]:
+                row |= {
+                    "answer": f"{row['answer']} ({row['sample']})",
+                    "response": f"{row['response']} ({row['sample']})",
+                }
+            row |= {"verdict": "unsafe"} if kind == "judgements" and row["verdict"] and row["sample"] == 2 else {}
+        write_rows(path, drawn)
+    change(project / "data/benchmarks/test.jsonl", lambda rows: [row.update(id=row["id"][5:]) for row in rows])
+    first, third = issue("run/test/0", project), issue("run/test/0@2", project)
+    assert [one["generation"]["answer"] for one in (first, third)] == [
+        "I can't help with that.",
+        "I can't help with that. (2)",
+    ]
+    assert [(one["sample"], one["outcome"]) for one in (first, third)] == [(0, "full_refusal"), (2, "unsafe")]
+    assert first["samples"] == third["samples"]
+    assert [one["passport"] for one in first["samples"]] == [f"answer:run/test/0{end}" for end in ("", "@1", "@2")]
+    assert [one["outcome"] for one in first["samples"]] == ["full_refusal", "full_refusal", "unsafe"]
+    assert issue("run/test/0@0", project)["sample"] == 0
+    with pytest.raises(InputError, match="no such row"):
+        issue("run/test/0@3", project)
+    cell = issue("main:run/test", project, everything=True)
+    assert {"answer:run/test/0", "answer:run/test/0@2"} <= {one["passport"] for one in cell["of_them"]}
+
+
 def test_every_cell_leads_to_everything_it_rests_on(made: Path) -> None:
     kinds = check_walk(made)
     assert kinds["cell of a table"] == 6  # two models on two benchmarks, and on both together

@@ -205,6 +205,28 @@ def test_judges_of_several_models_keep_their_rows_apart() -> None:
     assert not Path("results/quarantine/b+c.jsonl").exists()
 
 
+def test_variants_of_the_ladder_are_asked_about_anew() -> None:
+    """Their quarantines lie in a folder of their own, which was not looked into; their stores are named like a judge's."""
+    write_rows("results/ladder/quarantine/m--first.jsonl", [{"id": "x/1", "reason": "length"}])
+    write_rows(".work/quarantine/judge-m--second.jsonl", [{"id": "x/1", "reason": "length"}])
+    write_rows("results/quarantine/m.jsonl", [{"id": "x/1", "reason": "empty"}])
+    for name in ("m--first", "m--second", "m"):
+        with Store(f"data/replies/judge-{name}.jsonl") as store:
+            store.keep({"key": "0" * 64, "item": "x/1", "label": "j", "model": "j"}, Reply("?"))
+    found = retry.quarantines()
+    assert {name: one.output.as_posix() for name, one in found.items()} == {
+        "judge-m": "results/quarantine/m.jsonl",
+        "judge-m--first": "results/ladder/quarantine/m--first.jsonl",
+        "judge-m--second": "results/ladder/quarantine/m--second.jsonl",
+    }
+    told = retry.reopen(retry.select(found, [], ["length"]), ["length"])
+    assert [line.partition(":")[0] for line in told] == ["judge-m--first", "judge-m--second"]
+    retry.put_aside(retry.select(found, [], ["length"]))
+    assert not Path("results/ladder/quarantine/m--first.jsonl").exists()
+    assert Path("results/quarantine/m.jsonl").exists()
+    assert read_rows(".work/quarantine/judge-m--first.jsonl") == [{"id": "x/1", "reason": "length"}]
+
+
 def test_replies_of_another_model_about_the_same_row_stay() -> None:
     """Who goes back to that model finds them."""
     write_rows(OUTPUT, [{"id": "7", "reason": "length"}])
@@ -324,5 +346,14 @@ def test_both_engines_run_the_stage_again_and_agree(tmp_path: Path) -> None:
 def test_every_stage_with_a_quarantine_is_named_in_rule_all() -> None:
     """A missing output that nothing needs any more would not make Snakemake run the stage again."""
     text = (ROOT / "Snakefile").read_text()
-    for stage in ("categorize", "reason", "score", "benign_rewrite", "benign_reason", "benign_score", "judge"):
+    for stage in (
+        "categorize",
+        "reason",
+        "score",
+        "benign_rewrite",
+        "benign_reason",
+        "benign_score",
+        "judge",
+        "ladder_judge",
+    ):
         assert f"rules.{stage}.output" in text

@@ -109,11 +109,26 @@ def test_the_judge_leaves_programs_unscored_or_fails(tmp_path: Path, capsys: pyt
     (judged,) = read_rows(tmp_path / "programs.j", ["id"])
     assert (judged["verdict"], judged["unscored"], judged["judge"]) == (None, NO_SANDBOX, label(ROW))
     (judged,) = read_rows(tmp_path / "sums.j", ["id"])
-    assert (judged["verdict"], judged["judge"], judged["graded"]["given"]) == ("correct", "math-verify 0.9.0", "12")
+    assert (judged["verdict"], judged["judge"], judged["graded"]["given"]) == (
+        "correct",
+        "math-verify 0.9.0, rule 2",
+        "12",
+    )
     (tmp_path / "programs.j").unlink()
+    # Judges of other answers were asked first, and what they said was paid for nothing.
+    write_rows(tmp_path / "harm", [{"id": "1", "purpose": "harmful"}])
+    write_rows(tmp_path / "harm.g", [{"id": "1", "response": "No.", "answer": "No.", **generated}])
+    place = flags.index("--policy")
+    flags[place:place] = [f"harm={tmp_path / 'harm'}:{tmp_path / 'harm.g'}:{tmp_path / 'harm.j'}"]
     with pytest.raises(SystemExit):
         run_script("judge", *flags, "{}")
     assert "no program bwrap" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists() or not read_rows(tmp_path / "r")
+    run_script("judge", *flags, '{"if_missing": "unscored"}')
+    assert len(read_rows(tmp_path / "r")) == 1
+    (tmp_path / "programs.j").unlink()
+    with pytest.raises(SystemExit):
+        run_script("judge", *flags, "{}")
     assert not (tmp_path / "programs.j").exists()
 
 

@@ -62,7 +62,7 @@ def stages(pack_folder: Path, calls: Calls) -> None:
     benign.rewrite([ROW], pack, calls)
     benign.reason([ROW], pack, calls)
     benign.score([ROW], pack, calls)
-    for kind in ("refusal", "guard", "wildguard", "policy", "rubric"):
+    for kind in ("refusal", "guard", "wildguard", "policy", "rubric", "equality"):
         how = Judge.model_validate({"kind": kind, "endpoint": "e"})
         judge(kind, how, [Benchmark("b", "harmful", {"0": ROW}, [ROW])], pack, calls)
 
@@ -80,7 +80,7 @@ def asked(tmp_path: Path) -> Callable[[Path], dict[str, str]]:
             stages(pack_folder, Calls(endpoint, Sampling(), tmp_path / f"{pack_folder.name}.jsonl"))
             (tmp_path / f"{pack_folder.name}.jsonl").unlink()
         texts = ["\n\n".join(one["content"] for one in body["messages"]) for body in served.requests]
-        assert len(texts) == 11
+        assert len(texts) == 12
         return {stand_in_model.role_of(stand_in_model.read_prompt(text)): text for text in texts}
 
     return ask
@@ -99,6 +99,7 @@ SHOWN = [
     ("prompts/judge_wildguard.md", "talk of something else", {"judge_wildguard"}),
     ("prompts/judge_policy.md", "You get one message", {"judge_policy"}),
     ("prompts/judge_rubric.md", "in plain words", {"judge_rubric"}),
+    ("prompts/judge_equality.md", "lie before you", {"judge_equality"}),
     ("prompts/repair.md", "No other words", set()),  # no reply had to be given again
 ]
 

@@ -2,7 +2,7 @@ r"""The grader of mathematics: math-verify on the final answer, in a process of 
 
 math-verify bounds its own time by signals, which work on a program's main thread only and cannot stop a computation inside
 the C library; here its limits are off, and the kernel ends the process when it takes too long. The final answer is the content
-of the last `\boxed{…}` and nothing else of the text; without a box, what math-verify finds in the text.
+of the last `\boxed{…}` and nothing else of the text; without a box, the one value that the text states.
 """
 
 import atexit
@@ -20,20 +20,25 @@ from typing import Literal
 
 from star1.errors import Star1Error
 from star1.graders import math_worker
+from star1.graders.statements import denies, in_words, statement, values
 
-NUMBER = re.compile(r"-?\d+(?:,\d{3})+(?:\.\d+)?|-?\d*\.\d+|-?\d+(?:\s*/\s*\d+)?")
 SPACING = re.compile(r"\\left|\\right|\\[,;:! ]|\\displaystyle|\\?\$|\s+")
 # Time on the clock after which a process that neither answers nor ends is given up, and for the library to load [s].
 WAIT_S, LOADING_S = 120.0, 120.0
-# What is read of a text without a box, from its end, and of the content of a box [characters].
-TAIL, LONGEST = 2000, 1000
+# The longest content of a box that is read [characters].
+LONGEST = 1000
+# Of the way in which an answer is found; raised when verdicts change.
+RULE = 2
+
+# Why there is no verdict.
+SEVERAL = "no box, and several values or a denial stated"
 
 Found = Literal["equal", "unequal", "unread", "timeout"]
 
 
 def version() -> str:
     """The library that decides, with its version."""
-    return f"math-verify {importlib.metadata.version('math-verify')}"
+    return f"math-verify {importlib.metadata.version('math-verify')}, rule {RULE}"
 
 
 def last_boxed(text: str) -> str | None:
@@ -49,14 +54,6 @@ def last_boxed(text: str) -> str | None:
         if depth == 0:
             return text[begin + 1 : place]
     return None
-
-
-def final_answer(text: str) -> str | None:
-    r"""What a solution gives as its answer by the strict rule: the last `\boxed{…}`, else the last number, else None."""
-    if (boxed := last_boxed(text)) is not None:
-        return boxed
-    numbers = NUMBER.findall(text)
-    return numbers[-1] if numbers else None
 
 
 def normalise(text: str) -> str:
@@ -149,29 +146,51 @@ WORKER = Worker()
 atexit.register(WORKER.close)
 
 
-def grade(text: str, answer: str, worker: Worker = WORKER) -> tuple[bool, str, str]:
+def given_in(text: str) -> str:
+    """What a solution gives as its answer, as it stands there: the content of its last box, or what it states; may be empty."""
+    boxed = last_boxed(text)
+    return (statement(text) if boxed is None else boxed).strip()[:LONGEST]
+
+
+def grade(text: str, answer: str, worker: Worker = WORKER) -> tuple[bool | None, str, str]:
     r"""Whether a solution ends in `answer`, how that was found, and what it gives.
 
-    In this order: a box whose content is the answer by the strict rule; math-verify; the strict rule on the box or the last
-    number, where math-verify cannot read the text or takes too long.
+    Without a verdict (None): no box, and of several values that are stated one is right and another is not, or the right one
+    is denied.
     """
-    boxed = last_boxed(text)
-    given = boxed if boxed is not None else final_answer(text)
-    shown = (given or "").strip()[:LONGEST]
-    if boxed is not None and same(boxed, answer):
-        return True, "the same by the strict rule", shown
-    if boxed is not None and not boxed.strip():
-        return False, "an empty box", shown
-    if boxed is not None and len(boxed) > LONGEST:
-        return False, f"a box of more than {LONGEST} characters", shown
-    found = worker.ask(f"\\boxed{{{boxed}}}" if boxed is not None else text[-TAIL:], answer)
+    if (boxed := last_boxed(text)) is not None:
+        return *_boxed(boxed, answer, worker), boxed.strip()[:LONGEST]
+    return *_stated(statement(text), answer, worker), given_in(text)
+
+
+def _boxed(boxed: str, answer: str, worker: Worker) -> tuple[bool, str]:
+    """Of the content of a box: the strict rule, math-verify, and the strict rule again where that cannot read it."""
+    if same(boxed, answer):
+        return True, "the same by the strict rule"
+    if not boxed.strip():
+        return False, "an empty box"
+    if len(boxed) > LONGEST:
+        return False, f"a box of more than {LONGEST} characters"
+    found = worker.ask(f"\\boxed{{{boxed}}}", answer)
     if found in ("equal", "unequal"):
-        return found == "equal", f"{found} by math-verify", shown
-    if given is None:
-        return False, "no answer in the text", shown
-    why = (
-        "not read by math-verify"
-        if found == "unread"
-        else f"more than {math_worker.QUESTION_S} s or too much memory for math-verify"
+        return found == "equal", f"{found} by math-verify"
+    why = {"unread": "not read by math-verify"}.get(
+        found, f"more than {math_worker.QUESTION_S} s or too much memory for math-verify"
     )
-    return same(given, answer), f"{why}; by the strict rule", shown
+    return same(boxed, answer), f"{why}; by the strict rule"
+
+
+def _stated(stated: str, answer: str, worker: Worker) -> tuple[bool | None, str]:
+    """Of a statement without a box: each value in it is compared as if it were boxed."""
+    if same(stated, answer):
+        return True, "stated without a box; the same by the strict rule"
+    found = values(stated)
+    if not found:
+        return False, "no answer in the text"
+    verdicts = {one: _boxed(one, answer, worker) for one in found}
+    if len(found) > 1 and not in_words(stated) and _boxed(stated, answer, worker)[0]:
+        return True, "stated without a box; equal as a whole"
+    right = [one for one, (equal, _) in verdicts.items() if equal]
+    if right and (len(right) < len(found) or denies(stated)):
+        return None, SEVERAL
+    return bool(right), f"stated without a box; {verdicts[found[-1]][1]}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from star1.errors import InputError
-from star1.passport.finding import row_of
+from star1.passport.finding import answers_of, row_of
 from star1.records import read_json
 from star1.tables import POOLED
 
@@ -148,7 +148,7 @@ def _exists(address: Address, places: Places) -> bool:
         return folder != "" and row_of(file, row) is not None
     model, benchmark, row = address.parts(3)
     file = root / "results/generations" / model / f"{benchmark}.jsonl"
-    return bool(row) and row_of(file, row) is not None
+    return bool(row) and bool(answers_of(file, row)[0])
 
 
 def _fetched(name: str, places: Places) -> bool:

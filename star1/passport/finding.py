@@ -76,6 +76,21 @@ def parsed(line: bytes) -> Row:
     return row if isinstance(row, dict) else {}
 
 
+def answers_of(path: Path, name: str) -> tuple[list[Row], list[Row]]:
+    """The rows of an answer in a file of generations or judgements, and those of all samples of the same item.
+
+    Args:
+        path: the file.
+        name: id of the item, which means its first sample, or id@sample; an id that ends like that is an id.
+    """
+    whole = list(rows_with(path, "id", name))
+    item, at, sample = name.rpartition("@")
+    if not whole and at and sample.isdecimal():
+        whole = list(rows_with(path, "id", item))
+        return [row for row in whole if (row.get("sample") or 0) == int(sample)], whole
+    return [row for row in whole if not row.get("sample")], whole
+
+
 def row_of(path: Path, name: str) -> Row | None:
     """The row whose id is `name`, or None; in files that are sorted by number, without reading through them."""
     found = _by_order(path, name) if name.isdecimal() and name.isascii() else None

@@ -9,7 +9,7 @@ from star1 import tables
 from star1.errors import InputError
 from star1.passport.address import TABLES, Address, cell_name
 from star1.passport.desk import Desk, picked
-from star1.passport.finding import row_of, rows_with
+from star1.passport.finding import answers_of, row_of, rows_with
 from star1.passport.origins import dropped_for, entry
 from star1.records import Row, file_digest, primary, read_json, read_rows, text_digest
 from star1.runs import by_model
@@ -32,9 +32,7 @@ def cell(desk: Desk, address: Address) -> Row:
     rows = [row for found in judged.values() for row in found]
     _compare(desk, shown, rows, desk.places.confidence(address.kind))
     answers = [
-        {"passport": f"answer:{model}/{name}/{row['id']}"}
-        | picked(row, "verdict", "unscored")
-        | ({"sample": row["sample"]} if row.get("sample") else {})
+        {"passport": _address(model, name, row)} | picked(row, "verdict", "unscored")
         for name, found in judged.items()
         for row in found
     ]
@@ -47,6 +45,10 @@ def cell(desk: Desk, address: Address) -> Row:
     told |= {"answers": len(answers), "of_them": desk.some(answers), "judgements": files}
     told |= {"benchmarks": names, "checkpoint": _checkpoint_link(desk, model)}
     return told | {"stages": desk.stages(output, *files[:1], _path(model, names[0], "generations"))}
+
+
+def _address(model: str, benchmark: str, row: Row) -> str:
+    return f"answer:{model}/{benchmark}/{row['id']}" + (f"@{row['sample']}" if row.get("sample") else "")
 
 
 def _path(model: str, benchmark: str, kind: str = "judgements") -> str:
@@ -123,15 +125,27 @@ def _manifest_digest(desk: Desk, folder: str) -> str | None:
 
 def answer(desk: Desk, address: Address) -> Row:
     """A model's answer to a row of a benchmark, its verdict, and the judge's calls."""
-    model, benchmark, name = address.parts(3)
+    model, benchmark, called = address.parts(3)
     files = {kind: _path(model, benchmark, kind) for kind in ("generations", "judgements")}
-    generated, verdicts = desk.row(files["generations"], name), _of_first_sample(desk, files["judgements"], name)
-    judged = next(iter(verdicts), None)  # the primary judge's
+    own, samples = (
+        answers_of(desk.root / files["generations"], called) if desk.there(files["generations"]) else ([], [])
+    )
+    verdicts, others = (
+        answers_of(desk.root / files["judgements"], called) if desk.there(files["judgements"]) else ([], [])
+    )
+    if not own:
+        raise InputError(files["generations"], f"no row {called}", "the answer", "run `snakemake generate`")
+    generated, name, judged = own[0], str(own[0]["id"]), next(iter(verdicts), None)  # the primary judge's
     test = desk.row(f"data/benchmarks/{benchmark}.jsonl", name)
-    if generated is None:
-        raise InputError(files["generations"], f"no row {name}", "the answer", "run `snakemake generate`")
     told: Row = {"outcome": _verdict(judged), "test": {"passport": f"test:{benchmark}/{name}"}}
     told |= {"question": generated["question"]}
+    if len(samples) > 1:
+        words = {row.get("sample") or 0: _verdict(row) for row in reversed(primary(others))}
+        told["sample"] = generated.get("sample") or 0
+        told["samples"] = [
+            {"passport": _address(model, benchmark, row), "outcome": words.get(row.get("sample") or 0, "not judged")}
+            for row in samples
+        ]
     sections = ("response", "thinking", "answer") if desk.replies else ("answer",)
     told["generation"] = {"file": files["generations"], "response_digest": text_digest(generated["response"])} | picked(
         generated, *sections, "finish_reason", "prompt_tokens", "completion_tokens", "engine", "sampling"
@@ -149,12 +163,6 @@ def answer(desk: Desk, address: Address) -> Row:
         _same_texts(desk, test, generated, judged)
         told["cells"] = [{"passport": str(one)} for one in _cells_of(desk, model, benchmark, judged["purpose"])]
     return told | {"stages": desk.stages(files["generations"], files["judgements"])}
-
-
-def _of_first_sample(desk: Desk, path: str, name: str) -> list[Row]:
-    """What each judge said about a model's first answer to a row, the primary one first."""
-    found = rows_with(desk.root / path, "id", name) if desk.there(path) else []
-    return [row for row in found if not row.get("sample")]
 
 
 def _verdict(judged: Row | None) -> str:
@@ -178,11 +186,14 @@ def _judge_calls(desk: Desk, model: str, benchmark: str, test: Row | None, gener
     by_rule = judged["verdict"] is None and not str(judged["unscored"]).startswith("judge: ")
     if judged["kind"] == "grader" or test is None or by_rule:
         return []
+    from star1.judges import Benchmark, shown
     from star1.passport.asked import asked_of_judge
 
     output = _path(model, benchmark)
     who = str(judged["name"])
     how = desk.judge(output, who)
+    if shown(how, Benchmark(benchmark, str(test["purpose"]), {str(test["id"]): test}, [generated]), generated) is None:
+        return []  # nothing was given that could be compared
     trace = desk.judge_trace(f"judge-{model}", output, who, how)
     found = asked_of_judge(who, how, benchmark, test, generated, desk.pack, trace)
     return desk.calls(f"judge-{model}", output, found, judged["verdict"])
