@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from star1.auditing import command as audit_command
 from star1.errors import InputError, run
 
 PLACES = [
@@ -473,6 +474,7 @@ def parser() -> argparse.ArgumentParser:
     )
     kind.set_defaults(do=fit)
     _add_images(commands)
+    audit_command.add(commands)
     command = commands.add_parser("show", help="print the tables of the last run and where everything lies")
     command.set_defaults(do=show)
     return root

@@ -19,6 +19,8 @@ Floats = npt.NDArray[np.float64]
 BOTH, PERSON, JUDGE, NEITHER = range(4)
 SIDE = {True: (BOTH, JUDGE), False: (PERSON, NEITHER)}
 EVERY = (BOTH, PERSON, JUDGE, NEITHER)
+FIGURES = ("kappa", "agreement", "sensitivity", "specificity")
+MOVED = "strata without a label are taken to be like the others"
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class Part:
     def labelled(self) -> float:
         """How many were labelled."""
         return float(self.counts.sum())
+
+    @property
+    def yes(self) -> bool:
+        """Whether it is the judge's yes."""
+        return BOTH in self.possible and PERSON not in self.possible
 
 
 @dataclass(frozen=True)
@@ -66,39 +73,63 @@ def by_prompt(rows: Iterable[tuple[object, Floats]]) -> Floats:
     return np.array(list(found.values())).reshape(-1, 4)
 
 
-def whole(parts: Sequence[Part]) -> tuple[list[Part], bool]:
-    """Parts of which something was labelled, which stand for those of the same cells as well; whether any stand for others.
+# ---------------------------------------------------------------- parts
 
-    A part that none stands for is left out.
+
+def standing(parts: Sequence[Part]) -> Floats | None:
+    """Which labelled part stands for which part, and how far `[parts, labelled parts]`.
+
+    One without a label has those stand for it that have the same cells; None where there are none.
     """
-    given = [one for one in parts if one.labelled]
-    found, moved = [], False
-    for one in given:
-        alike = [other for other in parts if other.possible == one.possible]
-        empty = sum(other.population for other in alike if not other.labelled)
-        known = sum(other.population for other in alike if other.labelled)
-        moved |= empty > 0
-        found.append(Part(round(one.population * (1 + empty / known)), one.counts, one.possible))
-    return found, moved
-
-
-def shares(parts: Sequence[Part]) -> Floats:
-    """Estimated shares of the cells `[4]` in all parts together."""
-    total = sum(one.population for one in parts)
-    return np.asarray(sum((one.population / total * one.counts.sum(0) / one.labelled for one in parts), np.zeros(4)))
-
-
-def draws(parts: Sequence[Part], options: Options) -> Floats:
-    """Draws of the shares of the cells, `[resamples, 4]`."""
-    generator = np.random.default_rng(options.seed)
-    sizes = [one.population + PRIOR * len(one.possible) for one in parts]
-    weights = generator.standard_gamma(sizes, size=(options.resamples, len(parts)))
-    weights /= weights.sum(1, keepdims=True)
-    found = np.zeros((options.resamples, 4))
+    known = [at for at, one in enumerate(parts) if one.labelled]
+    found = np.zeros((len(parts), len(known)))
     for at, one in enumerate(parts):
-        drawn = _within(one, options.resamples, generator)
-        found += weights[:, at : at + 1] * drawn
+        alike = [at] if one.labelled else [k for k in known if parts[k].possible == one.possible]
+        if not alike:
+            return None
+        total = sum(parts[k].population for k in alike)
+        for k in alike:
+            found[at, known.index(k)] = parts[k].population / total
     return found
+
+
+def shares(parts: Sequence[Part], stand: Floats) -> Floats:
+    """Estimated shares of the cells `[4]` in all parts together."""
+    weights = np.array([one.population for one in parts], float) @ stand
+    within = np.array([one.counts.sum(0) / one.labelled for one in parts if one.labelled])
+    return np.asarray(weights / weights.sum() @ within)
+
+
+def masses(items: Sequence[Floats], options: Options) -> list[Floats]:
+    """Draws of how much of each set of answers is in each part `[resamples, parts]`: its items are drawn, with all their samples.
+
+    Args:
+        items: for each set, answers to each item by part `[items, parts]`.
+        options: number and seed of the draws.
+    """
+    generator = np.random.default_rng(options.seed)
+    found = []
+    for one in items:
+        patterns, times = np.unique(one, axis=0, return_counts=True)
+        found.append(generator.standard_gamma(times.astype(float), size=(options.resamples, len(times))) @ patterns)
+    return found
+
+
+def draws(parts: Sequence[Part], stand: Floats, population: Floats, options: Options) -> Floats:
+    """Draws of the shares of the cells, `[resamples, 4]`.
+
+    Args:
+        parts: what was labelled.
+        stand: as `standing` has it.
+        population: draws of the parts' sizes `[resamples, parts]`.
+        options: number and seed of the draws.
+    """
+    generator = np.random.default_rng([options.seed, 1])
+    prior = generator.standard_gamma([PRIOR * len(one.possible) for one in parts], size=population.shape)
+    weights = (population + prior) @ stand
+    weights /= weights.sum(1, keepdims=True)
+    within = [_within(one, options.resamples, generator) for one in parts if one.labelled]
+    return np.asarray(sum(weights[:, at : at + 1] * one for at, one in enumerate(within)))
 
 
 def _within(part: Part, number: int, generator: np.random.Generator) -> Floats:
@@ -108,15 +139,6 @@ def _within(part: Part, number: int, generator: np.random.Generator) -> Floats:
     shapes = np.concatenate([times.astype(float), np.full(len(prior), PRIOR)])
     found = generator.standard_gamma(shapes, size=(number, len(shapes))) @ np.concatenate([patterns, prior])
     return np.asarray(found / found.sum(1, keepdims=True))
-
-
-def rate_draws(items: Floats, options: Options) -> Floats:
-    """Draws of a rate `[resamples]` from the means of its items `[n]`; with one sample an item, Jeffreys' posterior."""
-    generator = np.random.default_rng(options.seed + 1)
-    values, times = np.unique(items, return_counts=True)
-    values, shapes = np.concatenate([values, [0.0, 1.0]]), np.concatenate([times.astype(float), [PRIOR, PRIOR]])
-    weights = generator.standard_gamma(shapes, size=(options.resamples, len(shapes)))
-    return np.asarray(weights @ values / weights.sum(1))
 
 
 # ---------------------------------------------------------------- figures
@@ -142,26 +164,35 @@ def figure(value: float, drawn: Floats, options: Options, why: str) -> Figure:
     return Figure(value, min(float(low), value), max(float(high), value))
 
 
-def about(
-    parts: Sequence[Part], options: Options, sides: tuple[str, str]
-) -> tuple[Mapping[str, Figure], Floats | None]:
-    """Kappa, agreement, sensitivity and specificity, and the draws that they are from.
+@dataclass(frozen=True)
+class Audited:
+    """What people's labels say about a judge.
+
+    Attributes:
+        figures: by the names of `FIGURES`.
+        share: of yes, by people, among all answers that the judge has a verdict on.
+        drawn: draws of the shares of the cells `[resamples, 4]`, and of the parts' sizes in each set; None without figures.
+    """
+
+    figures: Mapping[str, Figure]
+    share: Figure
+    drawn: tuple[Floats, list[Floats]] | None
+
+
+def audit(parts: Sequence[Part], items: Sequence[Floats], options: Options, sides: tuple[str, str]) -> Audited:
+    """Hold a judge against people.
 
     Args:
-        parts: at least one of them labelled.
+        parts: of the answers that it has a verdict on.
+        items: for each set of answers, those to each item by part, `[items, parts]`.
         options: confidence, number and seed of the draws.
         sides: words for yes and no.
     """
-    known, moved = whole(parts)
-    if not known:
-        return dict.fromkeys(
-            ("kappa", "agreement", "sensitivity", "specificity"), Figure(None, note="nothing labelled")
-        ), None
-    missing = {one.possible for one in parts} - {one.possible for one in known}
-    if missing:
-        note = "nothing was labelled of what the judge says about one side"
-        return dict.fromkeys(("kappa", "agreement", "sensitivity", "specificity"), Figure(None, note=note)), None
-    value, drawn = shares(known), draws(known, options)
+    if (stand := standing(parts)) is None or not stand.size:
+        note = "nothing was labelled of what the judge puts on one side" if stand is None else "nothing was labelled"
+        return Audited(dict.fromkeys(FIGURES, Figure(None, note=note)), Figure(None, note=note), None)
+    value, population = shares(parts, stand), masses(items, options)
+    drawn = draws(parts, stand, np.asarray(sum(population)), options)
     found = {
         "kappa": figure(float(kappa(value)), kappa(drawn), options, "one and the same of everything"),
         "agreement": figure(value[BOTH] + value[NEITHER], drawn[:, BOTH] + drawn[:, NEITHER], options, ""),
@@ -172,47 +203,62 @@ def about(
             float(specificity(value)), specificity(drawn), options, f"people found nothing {sides[1]}"
         ),
     }
-    return {name: _moved(one) if moved else one for name, one in found.items()}, drawn
+    share = figure(float(value[BOTH] + value[PERSON]), drawn[:, BOTH] + drawn[:, PERSON], options, "")
+    if any(not one.labelled for one in parts):
+        found, share = {name: _moved(one) for name, one in found.items()}, _moved(share)
+    return Audited(found, share, (drawn, population))
 
 
 def _moved(one: Figure) -> Figure:
-    note = "strata without a label are taken to be like the others"
-    return Figure(one.value, one.low, one.high, f"{one.note}; {note}" if one.note else note)
+    return Figure(one.value, one.low, one.high, f"{one.note}; {MOVED}" if one.note else MOVED)
 
 
-def corrected(rate: float, rates: Floats, errors: tuple[Figure, Figure], drawn: Floats, options: Options) -> Figure:
-    """A rate without the judge's errors.
+def corrected(one: Audited, parts: Sequence[Part], at: int, rate: float, options: Options) -> Figure:
+    """The rate of one set of answers without the judge's errors.
 
     Args:
-        rate: share of yes by the judge.
-        rates: draws of it.
-        errors: sensitivity and specificity.
-        drawn: draws of the cells that those are from.
+        one: what the labels say about the judge.
+        parts: as they were audited.
+        at: which set.
+        rate: share of yes in it by the judge.
         options: confidence.
 
     Source: Rogan and Gladen (1978): (rate + specificity - 1) / (sensitivity + specificity - 1).
     """
-    if errors[0].value is None or errors[1].value is None:
-        return Figure(None, note=errors[0].note or errors[1].note)
+    errors = one.figures["sensitivity"], one.figures["specificity"]
+    if one.drawn is None or errors[0].value is None or errors[1].value is None:
+        return Figure(None, note=next(filter(None, (figure.note for figure in errors)), None))
     if errors[0].value + errors[1].value <= 1:
         return Figure(None, note="undefined: sensitivity and specificity together are not above 1, as by chance")
-    value = _rogan_gladen(np.array(rate), np.array(errors[0].value), np.array(errors[1].value))
+    value = float(_rogan_gladen(np.array(rate), np.array(errors[0].value), np.array(errors[1].value)))
+    clipped = min(max(value, 0.0), 1.0)
+    drawn, rates = one.drawn[0], _rates(parts, one.drawn[1][at], options)
     better = sensitivity(drawn) + specificity(drawn) > 1
-    note = None if 0 <= value <= 1 else f"{'below 0' if value < 0 else 'above 1'} before it was clipped"
-    clipped = float(np.clip(value, 0, 1))
     if (~better).mean() > (1 - options.confidence) / 2:
         return Figure(clipped, 0.0, 1.0, "the judge may be no better than chance: no interval but the whole")
     ends = _rogan_gladen(rates[better], sensitivity(drawn)[better], specificity(drawn)[better])
-    one = figure(clipped, np.clip(ends, 0, 1), options, "")
-    return Figure(one.value, one.low, one.high, note)
+    found = figure(clipped, np.clip(ends, 0, 1), options, "")
+    note = None if value == clipped else f"{value:.3f} before it was clipped"
+    return Figure(found.value, found.low, found.high, note)
+
+
+def _rates(parts: Sequence[Part], population: Floats, options: Options) -> Floats:
+    """Draws of the share of yes by the judge in a set: with one answer to an item, Jeffreys' posterior."""
+    prior = np.random.default_rng([options.seed, 2]).standard_gamma(PRIOR, size=(len(population), 2))
+    yes = population[:, [one.yes for one in parts]].sum(1) + prior[:, 0]
+    return np.asarray(yes / (population.sum(1) + prior.sum(1)))
 
 
 def _rogan_gladen(rate: Floats, sensitive: Floats, specific: Floats) -> Floats:
     return np.asarray((rate + specific - 1) / (sensitive + specific - 1))
 
 
-def direct(parts: Sequence[Part], options: Options) -> Figure:
-    """The share of yes among all answers by people: what the correction comes to where it is about all of them."""
-    known, _ = whole(parts)
-    value, drawn = shares(known), draws(known, options)
-    return figure(float(value[BOTH] + value[PERSON]), drawn[:, BOTH] + drawn[:, PERSON], options, "")
+def people(parts: Sequence[Part], options: Options) -> Figure:
+    """Kappa of two people on what both have labelled, as it would be among all answers."""
+    known = [one for one in parts if one.labelled]
+    if not known:
+        return Figure(None, note="nothing that both have labelled")
+    stand = np.eye(len(known))
+    sizes = np.tile([float(one.population) for one in known], (options.resamples, 1))
+    drawn = draws(known, stand, sizes, options)
+    return figure(float(kappa(shares(known, stand))), kappa(drawn), options, "one and the same of everything")
