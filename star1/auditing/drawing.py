@@ -1,5 +1,6 @@
 """`star1 audit sample`: the sheets of a sample, with the texts that people are to read, and its key."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from star1.records import Row, read_rows, text_digest, write_text
 # Sheets hold texts that may not be passed on: not in git.
 FOLDER = Path("results/audit")
 JUDGEMENTS, GENERATIONS, ROWS = Path("results/judgements"), Path("results/generations"), Path("data/benchmarks")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 ORDER = "Go through the rows in their order, by yourself, and label each one as it stands. Leave the other columns as they are."
 
 
@@ -37,7 +39,10 @@ def sample(found: Iterable[Answer], purposes: Sequence[str], how: How, root: Pat
 
     Raises:
         InputError: labels of this sample are there already, or there is nothing to draw from.
+        SettingError: a name or share that cannot be used.
     """
+    if not NAME.fullmatch(how.name):
+        raise SettingError("--name", repr(how.name), "letters, digits, - and _, beginning with a letter or digit")
     key = root / design.FOLDER / how.name
     if (key / "labels.jsonl").exists():
         raise InputError(

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from star1.agreement import PRIOR, Options, kappa
 
 Floats = npt.NDArray[np.float64]
+Ends = tuple[float, float, float]
 # Cells, as in star1/agreement.py: the person and the judge say yes, the person alone, the judge alone, neither.
 BOTH, PERSON, JUDGE, NEITHER = range(4)
 SIDE = {True: (BOTH, JUDGE), False: (PERSON, NEITHER)}
@@ -161,7 +162,7 @@ def figure(value: float, drawn: Floats, options: Options, why: str) -> Figure:
     if value != value:
         return Figure(None, note=why)
     low, high = np.nanquantile(drawn, [(1 - options.confidence) / 2, (1 + options.confidence) / 2])
-    return Figure(value, min(float(low), value), max(float(high), value))
+    return Figure(float(value), float(min(low, value)), float(max(high, value)))
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def audit(parts: Sequence[Part], items: Sequence[Floats], options: Options, side
     drawn = draws(parts, stand, np.asarray(sum(population)), options)
     found = {
         "kappa": figure(float(kappa(value)), kappa(drawn), options, "one and the same of everything"),
-        "agreement": figure(value[BOTH] + value[NEITHER], drawn[:, BOTH] + drawn[:, NEITHER], options, ""),
+        "agreement": figure(float(value[BOTH] + value[NEITHER]), drawn[:, BOTH] + drawn[:, NEITHER], options, ""),
         "sensitivity": figure(
             float(sensitivity(value)), sensitivity(drawn), options, f"people found nothing {sides[0]}"
         ),
@@ -213,24 +214,26 @@ def _moved(one: Figure) -> Figure:
     return Figure(one.value, one.low, one.high, f"{one.note}; {MOVED}" if one.note else MOVED)
 
 
-def corrected(one: Audited, parts: Sequence[Part], at: int, rate: float, options: Options) -> Figure:
-    """The rate of one set of answers without the judge's errors.
+def corrected(one: Audited, parts: Sequence[Part], at: int, raw: Ends, options: Options) -> Figure:
+    """The rate of one set of answers without the judge's errors, clipped to [0, 1].
+
+    What was clipped does not fit the errors, which are of all sets together: its interval then reaches as far as the raw one.
 
     Args:
         one: what the labels say about the judge.
         parts: as they were audited.
         at: which set.
-        rate: share of yes in it by the judge.
+        raw: share of yes in it by the judge, and the ends of its interval.
         options: confidence.
 
     Source: Rogan and Gladen (1978): (rate + specificity - 1) / (sensitivity + specificity - 1).
     """
     errors = one.figures["sensitivity"], one.figures["specificity"]
     if one.drawn is None or errors[0].value is None or errors[1].value is None:
-        return Figure(None, note=next(filter(None, (figure.note for figure in errors)), None))
+        return Figure(None, note=next(filter(None, (error.note for error in errors)), None))
     if errors[0].value + errors[1].value <= 1:
         return Figure(None, note="undefined: sensitivity and specificity together are not above 1, as by chance")
-    value = float(_rogan_gladen(np.array(rate), np.array(errors[0].value), np.array(errors[1].value)))
+    value = float(_rogan_gladen(np.array(raw[0]), np.array(errors[0].value), np.array(errors[1].value)))
     clipped = min(max(value, 0.0), 1.0)
     drawn, rates = one.drawn[0], _rates(parts, one.drawn[1][at], options)
     better = sensitivity(drawn) + specificity(drawn) > 1
@@ -238,8 +241,10 @@ def corrected(one: Audited, parts: Sequence[Part], at: int, rate: float, options
         return Figure(clipped, 0.0, 1.0, "the judge may be no better than chance: no interval but the whole")
     ends = _rogan_gladen(rates[better], sensitivity(drawn)[better], specificity(drawn)[better])
     found = figure(clipped, np.clip(ends, 0, 1), options, "")
-    note = None if value == clipped else f"{value:.3f} before it was clipped"
-    return Figure(found.value, found.low, found.high, note)
+    if value == clipped:
+        return found
+    note = f"{value:.3f} before it was clipped"
+    return Figure(clipped, min(found.low or 0.0, raw[1]), max(found.high or 0.0, raw[2]), note)
 
 
 def _rates(parts: Sequence[Part], population: Floats, options: Options) -> Floats:

@@ -212,8 +212,8 @@ def _rates(
     yes = [one.yes for one in parts]
     for at, ((model, benchmark), (_, counts)) in enumerate(sets.items()):
         raw = _raw(counts, yes, options)
-        value = raw["raw"]["value"]
-        fixed = estimates.corrected(audited, parts, at, value, options)
+        one = raw["raw"]
+        fixed = estimates.corrected(audited, parts, at, (one["value"], one["low"], one["high"]), options)
         yield {"model": model, "benchmark": benchmark, **raw, "corrected": _figure(fixed)}
     if len(sets) > 1:
         whole = _raw(np.concatenate([counts for _, counts in sets.values()]), yes, options)
