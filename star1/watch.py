@@ -109,7 +109,8 @@ def _over(one: Row) -> float:
 def _run(run: Row | None) -> list[str]:
     if run is None:
         return ["no run of Snakemake yet"]
-    words = [f"{run['done']} of {run['total']} jobs done"]
+    quiet = "a quiet run, whose log tells no jobs"
+    words = [quiet if run["total"] is None else f"{run['done']} of {run['total']} jobs done"]
     words += [f"{run['active']} started or queued"] if run["active"] else []
     words += (
         ["failed: " + ", ".join(f"{name} {count}" for name, count in run["failed"].items())] if run["failed"] else []

@@ -21,7 +21,7 @@ LOGS, LOCKS, COSTS = Path(".snakemake/log"), Path(".snakemake/locks"), Path("res
 # Of a job on this machine whose process is gone; and of one on another machine. A living one touches its file every 3 s, and
 # shared folders may show that late.
 GONE_HERE_S, GONE_ELSEWHERE_S = 6.0, 45.0
-# Logs looked at for the latest run: checks and plans write some too.
+# Logs looked at for the latest run: checks and plans write some too, which start nothing.
 LOOKED_AT = 20
 JOBS = re.compile(r"^Job stats:\n(?:.*\n){2}((?:\S+ +\d+\n)+)", re.MULTILINE)
 FINISHED = re.compile(r"^Finished jobid: \d+ \(Rule: (\S+)\)", re.MULTILINE)
@@ -121,8 +121,9 @@ def run(root: Path, now: float) -> Row | None:
     """The latest run of Snakemake: {log, silent_s, state, done, total, active, rules, failed}; None where there was none."""
     for path in sorted((root / LOGS).glob("*.snakemake.log"), reverse=True)[:LOOKED_AT]:
         text = path.read_text("utf-8", "replace")
-        if jobs_of := JOBS.search(text):
-            told = _run(text, _counts(jobs_of[1]), locked=any((root / LOCKS).glob("*")))
+        if STARTED.search(text):
+            listed = JOBS.search(text)
+            told = _run(text, _counts(listed[1]) if listed else None, locked=any((root / LOCKS).glob("*")))
             return {"log": str(path), "silent_s": round(max(0.0, now - _touched(path)), 1), **told}
     return None
 
@@ -132,16 +133,16 @@ def _counts(table: str) -> dict[str, int]:
     return {name.strip(): int(count) for name, count in rows}
 
 
-def _run(text: str, rules: dict[str, int], locked: bool) -> Row:
+def _run(text: str, rules: dict[str, int] | None, locked: bool) -> Row:
     done, failed = Counter(FINISHED.findall(text)), Counter(FAILED.findall(text))
-    total = rules.pop("total", sum(rules.values()))
+    total = rules.pop("total", 0) if rules else None  # a quiet run lists neither its jobs nor those that are done
     over = bool(OVER.search(text))
     active = sum(map(int, STARTED.findall(text))) - done.total() - failed.total()
     return {
         "state": "over" if over else "going" if locked else "not running",
         "done": done.total(),
         "total": total,
-        "active": 0 if over else max(0, active),
-        "rules": {name: {"done": done[name], "total": count} for name, count in rules.items()},
+        "active": None if total is None else 0 if over else max(0, active),
+        "rules": {name: {"done": done[name], "total": count} for name, count in (rules or {}).items()},
         "failed": dict(failed),
     }
