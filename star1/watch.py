@@ -112,6 +112,7 @@ def _run(run: Row | None) -> list[str]:
     quiet = "a quiet run, whose log tells no jobs"
     words = [quiet if run["total"] is None else f"{run['done']} of {run['total']} jobs done"]
     words += [f"{run['active']} started or queued"] if run["active"] else []
+    words += ["running: " + ", ".join(run["running"])] if run["running"] else []
     words += (
         ["failed: " + ", ".join(f"{name} {count}" for name, count in run["failed"].items())] if run["failed"] else []
     )

@@ -24,6 +24,8 @@ GONE_HERE_S, GONE_ELSEWHERE_S = 6.0, 45.0
 # Logs looked at for the latest run: checks and plans write some too, which start nothing.
 LOOKED_AT = 20
 JOBS = re.compile(r"^Job stats:\n(?:.*\n){2}((?:\S+ +\d+\n)+)", re.MULTILINE)
+BEGUN = re.compile(r"^(?:local)?rule (\S+):\n((?: {4}.*\n)+)", re.MULTILINE)
+ENDED = re.compile(r"^(?:Finished jobid: (\d+) |Error in rule \S+:\n(?: {4}.*\n)*? {4}jobid: (\d+)$)", re.MULTILINE)
 FINISHED = re.compile(r"^Finished jobid: \d+ \(Rule: (\S+)\)", re.MULTILINE)
 STARTED = re.compile(r"^Execute (\d+) jobs?\.\.\.", re.MULTILINE)
 FAILED = re.compile(r"^Error in rule (\S+?):", re.MULTILINE)
@@ -118,7 +120,7 @@ def _costs(path: Path) -> list[Row]:
 
 
 def run(root: Path, now: float) -> Row | None:
-    """The latest run of Snakemake: {log, silent_s, state, done, total, active, rules, failed}; None where there was none."""
+    """The latest run of Snakemake: {log, silent_s, state, done, total, active, running, rules, failed}; None without one."""
     for path in sorted((root / LOGS).glob("*.snakemake.log"), reverse=True)[:LOOKED_AT]:
         text = path.read_text("utf-8", "replace")
         if STARTED.search(text):
@@ -143,6 +145,20 @@ def _run(text: str, rules: dict[str, int] | None, locked: bool) -> Row:
         "done": done.total(),
         "total": total,
         "active": None if total is None else 0 if over else max(0, active),
+        "running": [] if over else list(_running(text)),
         "rules": {name: {"done": done[name], "total": count} for name, count in (rules or {}).items()},
         "failed": dict(failed),
     }
+
+
+def _running(text: str) -> Iterator[str]:
+    """Jobs that began and did not end yet, as far as the log tells: `judge (model=tiny)`."""
+    ended = {number: match.end() for match in ENDED.finditer(text) for number in match.groups() if number}
+    begun = {}
+    for match in BEGUN.finditer(text):
+        fields = dict(line.strip().partition(": ")[::2] for line in match[2].splitlines())
+        wildcards = f" ({fields['wildcards']})" if "wildcards" in fields else ""
+        begun[fields.get("jobid", "")] = match.start(), match[1] + wildcards
+    for number, (start, name) in begun.items():
+        if ended.get(number, -1) < start:
+            yield name

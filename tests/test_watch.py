@@ -238,6 +238,12 @@ def test_training_tells_its_updates(project: Path) -> None:
 
 # ---------------------------------------------------------------- the run
 
+BEGUN = """[Sat Nov 21 14:24:26 2026]
+rule judge:
+    input: x
+    jobid: {number}
+    wildcards: model={model}
+"""
 LOG = """Building DAG of jobs...
 Job stats:
 job           count
@@ -274,6 +280,19 @@ def test_the_run_is_read_off_snakemakes_log(project: Path) -> None:
     assert watching.snapshot()["run"]["state"] == "over"
     (logs / "2026-11-21T162423.1.snakemake.log").write_text("Select jobs to execute...\nExecute 1 jobs...\n")
     assert "a quiet run" in "\n".join(watch.lines(watching.snapshot(), 100))
+
+
+def test_running_jobs_are_those_that_began_and_did_not_end(project: Path) -> None:
+    """The third is tried again after it failed."""
+    begun = {number: BEGUN.format(number=number, model=f"m{number}") for number in (1, 2, 3)}
+    text = LOG.replace("Execute 2 jobs...\n", "Execute 3 jobs...\n" + "".join(begun.values()), 1)
+    logs = project / ".snakemake/log"
+    logs.mkdir(parents=True)
+    path = logs / "2026-11-21T142423.1.snakemake.log"
+    path.write_text(text + "Finished jobid: 1 (Rule: judge)\n")
+    assert watching.snapshot()["run"]["running"] == ["judge (model=m2)"]
+    path.write_text(text + begun[3])
+    assert watching.snapshot()["run"]["running"] == [f"judge (model=m{number})" for number in (1, 2, 3)]
 
 
 def test_a_real_log_of_snakemake_is_understood(project: Path) -> None:
