@@ -233,7 +233,9 @@ async def _go_through(
 ) -> tuple[Spill, dict[int, ReplyError]]:
     kept, failed = Spill(len(rows)), dict[int, ReplyError]()
     waiting = iter(enumerate(rows))
-    progress = Progress(stage, len(rows))
+    progress = Progress(
+        stage, len(rows), job=client.store.path.stem, more=lambda: {"quarantined": len(failed), "calls": client.told()}
+    )
     taking = True
 
     async def work() -> None:

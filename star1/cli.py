@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from star1.auditing import command as audit_command
 from star1.errors import InputError, run
 
 PLACES = [
@@ -290,6 +291,21 @@ def images(args: argparse.Namespace) -> None:
         say(f"{image.file}: {about['sha256'] if about else 'there' if image.path.is_file() else 'not there'}")
 
 
+def watch(args: argparse.Namespace) -> None:
+    """Tell what a run is doing, until Ctrl-C or once."""
+    from star1 import watch as watched
+
+    watched.watch(args.every, args.once, args.json)
+
+
+def _add_watch(commands: Any) -> None:
+    command = commands.add_parser("watch", help="what a run is doing: rows, rates, calls, money, GPUs (docs/watch.md)")
+    command.add_argument("--once", action="store_true", help="tell it once")
+    command.add_argument("--json", action="store_true", help="as JSON, one object a line")
+    command.add_argument("--every", type=float, default=2.0, metavar="S", help="seconds between two looks (2)")
+    command.set_defaults(do=watch)
+
+
 def _add_images(commands: Any) -> None:
     from star1.images import KINDS
 
@@ -475,6 +491,8 @@ def parser() -> argparse.ArgumentParser:
     )
     kind.set_defaults(do=fit)
     _add_images(commands)
+    audit_command.add(commands)
+    _add_watch(commands)
     command = commands.add_parser("show", help="print the tables of the last run and where everything lies")
     command.set_defaults(do=show)
     return root

@@ -104,7 +104,8 @@ def _generate(
 ) -> None:
     """Run the engine; what it emits goes into `done` and, flushed, into the file `work`."""
     keys = list(requests)
-    progress = Progress(f"generate {model.name}", len(keys), "outputs", len(keys) - len(todo))
+    done_before = len(keys) - len(todo)
+    progress = Progress(f"generate {model.name}", len(keys), "outputs", done_before, watches_gpus=engine != "openai")
     work.parent.mkdir(parents=True, exist_ok=True)
     with work.open("ab") as file:
         if file.tell():

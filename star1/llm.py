@@ -83,6 +83,7 @@ class Client:
         answered: requests answered without sending: from the store, or by an equal one on its way.
         readings: how replies were read, by count.
         slots: requests in flight, at most.
+        faults: attempts without a reply, by reason.
     """
 
     def __init__(self, endpoint: Endpoint, sampling: Sampling, store: Store, others: Sequence[Endpoint] = ()) -> None:
@@ -101,6 +102,7 @@ class Client:
         self._unknown = min(sampling.max_tokens or sampling.max_completion_tokens or UNKNOWN_TOKENS, UNKNOWN_TOKENS)
         self._same_faults = ("", 0)
         self._failed: dict[str, tuple[dict[str, Any], NoReplyError]] = {}
+        self.faults: Counter[str] = Counter()
 
     @property
     def left(self) -> str:
@@ -358,7 +360,23 @@ class Client:
         }
         return about | ({"endpoint": endpoint.url} if endpoint.provider == "openai" else {})
 
+    def told(self) -> dict[str, Any]:
+        """Calls so far, for whoever watches; tokens and money are those of the replies that present rows use, as in the costs."""
+        used, price = self.store.actuals, self.endpoint.price
+        return {
+            "asked": self.asked,
+            "answered": self.answered,
+            "replies": used.replies,
+            "in_flight": sum(lane.gate.in_flight for lane in self.lanes),
+            "waiting": sum(lane.gate.waiting for lane in self.lanes),
+            "prompt_tokens": used.prompt_tokens,
+            "reply_tokens": used.reply_tokens,
+            "usd": price.cost(used.prompt_tokens, used.reply_tokens) if price else None,
+            "failed_attempts": dict(self.faults),
+        }
+
     def _keep_fault(self, key: str, request: Request, attempt: int, lane: Lane, fault: FaultError) -> None:
+        self.faults[fault.reason] += 1
         told = {"reason": fault.reason, "http_status": fault.status, "detail": self._clean(fault.detail)}
         if fault.raw:
             told["raw"] = raw_text(fault.raw, self._secrets)

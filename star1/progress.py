@@ -1,11 +1,14 @@
-"""Progress with rate and time left: a bar on a terminal, a line every few seconds in a log."""
+"""Progress with rate and time left: a bar on a terminal, a line every few seconds in a log, and a file for `star1 watch`."""
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from star1 import status
+from star1.records import Row
 
 T = TypeVar("T")
 
@@ -20,9 +23,22 @@ class Progress:
         total: units to do, or None when it is not known.
         unit: what is counted, in the plural.
         done: units that are done from the start (a resumed job); they stay out of the rate.
+        job: what `star1 watch` calls it; unless given, the stage.
+        more: what else there is to tell, looked up from another thread.
+        watches_gpus: whether the job uses GPUs.
     """
 
-    def __init__(self, stage: str, total: int | None, unit: str = "rows", done: int = 0) -> None:
+    def __init__(
+        self,
+        stage: str,
+        total: int | None,
+        unit: str = "rows",
+        done: int = 0,
+        *,
+        job: str | None = None,
+        more: Callable[[], Row] = dict,
+        watches_gpus: bool = False,
+    ) -> None:
         self.stage, self.total, self.unit, self.done, self.first = stage, total, unit, done, done
         self.started = self.told = time.monotonic()
         self.bar = (
@@ -30,6 +46,8 @@ class Progress:
             if sys.stderr.isatty()
             else None
         )
+        facts = {"stage": stage, "unit": unit, "total": total, "first": done}
+        self.status = status.start(job or stage, lambda: {"done": self.done, **more()}, facts, watches_gpus)
 
     def add(self, units: int = 1) -> None:
         """Count `units` more as done."""
@@ -51,6 +69,8 @@ class Progress:
         """Leave the bar as it stands."""
         if self.bar is not None:
             self.bar.close()
+        if self.status is not None:
+            self.status.close()
 
 
 def track(items: Iterable[T], stage: str, total: int | None = None, unit: str = "rows") -> Iterator[T]:

@@ -112,7 +112,12 @@ class _Loop:
             self.history = self.states.restore(self.model)
         sizes = [sum(len(example.ids) for example in examples) for examples in self.updates]
         done = len(self.history)
-        progress = Progress(self.stage, sum(sizes), "tokens", sum(sizes[:done])) if peers.main() else None
+        before = sum(sizes[:done])
+        progress = (
+            Progress(self.stage, sum(sizes), "tokens", before, more=self.told, watches_gpus=True)
+            if peers.main()
+            else None
+        )
         self.tell_watchers()
         with contextlib.ExitStack() as stack:
             heard = stack.enter_context(signals(self.stage)) if self.states else []
@@ -123,6 +128,11 @@ class _Loop:
                     progress.add(sizes[number])
         if progress:
             progress.close()
+
+    def told(self) -> Row:
+        """Updates so far, for whoever watches, and the last loss that was looked at."""
+        done, loss = len(self.history) + len(self.pending), self.history[-1]["loss"] if self.history else None
+        return {"training": {"update": done, "updates": len(self.updates), "loss": loss}}
 
     def update(self, number: int) -> torch.Tensor:
         """One update, not waited for; gives [3] this process's share of its loss, its gradients' norm, samples here."""

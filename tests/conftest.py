@@ -20,6 +20,14 @@ for name in ("NO_PROXY", "no_proxy"):
     os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost")))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_states_of_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What tests do in the project's folder is nothing for whoever watches a run there."""
+    from star1 import status
+
+    status.FOLDER = tmp_path_factory.mktemp("status")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of reference material beside the project."""
