@@ -493,7 +493,11 @@ def _add_doctor(commands: Any) -> None:
     )
     command.add_argument("endpoints", nargs="*", help="names in params.yaml, looked at alone; none means all checks")
     command.add_argument(
-        "--preset", metavar="NAME", help="as if this preset had been put into params.yaml, which is not written"
+        "--preset",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="as if this preset had been put into params.yaml, which is not written; may be given often",
     )
     command.add_argument(
         "--set",

@@ -81,28 +81,28 @@ def apply(preset: str | None, assignments: Sequence[str], path: Path = Path("par
         SettingError: no such preset, or the result has mistakes.
     """
     before = params.read_yaml(path)
-    text, after = _tried(preset, assignments, path)
+    text, after = _tried([preset] if preset else [], assignments, path)
     changed = list(differences("", before, after))
     if changed:
         write_text(path, text)
     return changed
 
 
-def planned(preset: str | None, assignments: Sequence[str], path: Path = Path("params.yaml")) -> dict[str, Any]:
-    """The values that `apply` would write; nothing is written.
+def planned(names: Sequence[str], assignments: Sequence[str], path: Path = Path("params.yaml")) -> dict[str, Any]:
+    """The values that `apply` would write for presets, one after the other; nothing is written.
 
     Raises:
         SettingError: as `apply`.
     """
-    return _tried(preset, assignments, path)[1]
+    return _tried(names, assignments, path)[1]
 
 
-def _tried(preset: str | None, assignments: Sequence[str], path: Path) -> tuple[str, dict[str, Any]]:
-    """The params file with a preset and single values in it, as text and as checked values."""
+def _tried(names: Sequence[str], assignments: Sequence[str], path: Path) -> tuple[str, dict[str, Any]]:
+    """The params file with presets and single values in it, as text and as checked values."""
     yaml, out = _yaml(), io.StringIO()
     values = yaml.load(path.read_text("utf-8"))
-    if preset is not None:
-        merge(values, _read_preset(preset, path.parent / "presets"))
+    for name in names:
+        merge(values, _read_preset(name, path.parent / "presets"))
     for text in assignments:
         assign(values, text)
     yaml.dump(values, out)
@@ -112,7 +112,10 @@ def _tried(preset: str | None, assignments: Sequence[str], path: Path) -> tuple[
             trial.write_text(out.getvalue(), "utf-8")
             return out.getvalue(), params.load(trial, path.parent)
         except params.ParamsError as error:
-            lines = [line.replace(str(trial), f"{path} with {preset or 'the new values'}") for line in error.lines]
+            lines = [
+                line.replace(str(trial), f"{path} with {' and '.join(names) or 'the new values'}")
+                for line in error.lines
+            ]
             raise params.ParamsError(lines) from None
 
 

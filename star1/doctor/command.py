@@ -34,7 +34,7 @@ def _examined(args: argparse.Namespace) -> Report:
         values = presets.planned(args.preset, args.set) if changed else params.load()
     except params.ParamsError as error:
         return _mistaken(args, list(_mistakes(error.lines)), began)
-    preset = " with ".join([*filter(None, [args.preset]), *args.set]) if changed else None
+    preset = " ".join([*args.preset, *args.set]) if changed else None
     return examine(_about(args, values, preset))
 
 
@@ -53,4 +53,4 @@ def _mistakes(told: list[str]) -> Iterator[Finding]:
 def _mistaken(args: argparse.Namespace, found: list[Finding], began: float) -> Report:
     unknown = [Unknown(name, "params.yaml has mistakes") for name in IDS if name != "params"]
     profiles = [args.profile] if args.profile else []
-    return Report(args.preset, profiles, found, [], unknown, [], time.monotonic() - began)
+    return Report(" ".join(args.preset) or None, profiles, found, [], unknown, [], time.monotonic() - began)

@@ -9,23 +9,26 @@ from pathlib import Path
 from star1.doctor import commands
 from star1.doctor.about import About, nearest
 from star1.doctor.findings import Outcome, Seen, Unknown, finding
-from star1.doctor.sizes import Part, parts
+from star1.doctor.sizes import TWICE, Part, parts
 
 GB = 1e9
 # Below this factor of what is needed a run is warned of; an estimate can be wrong.
 NARROW = 1.5
 # What is to be free at any rate: records, logs, what a stage writes before it takes its name.
 SPARE_BYTES, SPARE_FILES = 0.3e9, 2000
+LINKS = "dvc config --local cache.type hardlink,symlink  # nothing is there twice then"
+ELSEWHERE = "git clone . $SCRATCH/star1 && cd $SCRATCH/star1  # a larger file system of yours"
 
 
 @dataclass(frozen=True)
 class Needed:
-    """What will be written to one file system."""
+    """What will be written to one file system; `twice` is what DVC's cache would hold of it again [bytes]."""
 
     folder: Path
     bytes: float
     files: int
     names: str
+    twice: float
 
 
 def by_file_system(found: list[Part]) -> list[Needed]:
@@ -37,8 +40,9 @@ def by_file_system(found: list[Part]) -> list[Needed]:
     needed = []
     for members in groups.values():
         sums = sum(part.bytes for _, part in members), sum(part.files for _, part in members)
+        twice = sum(part.bytes for _, part in members if part.name == TWICE)
         folders = sorted({part.folder for _, part in members})
-        needed.append(Needed(members[0][0], *sums, ", ".join(folders)))
+        needed.append(Needed(members[0][0], *sums, ", ".join(folders), twice))
     return needed
 
 
@@ -58,7 +62,7 @@ def _space(need: Needed, free: float) -> Outcome:
     if free >= wanted * NARROW:
         return Seen("disk", f"{told}; about {need.bytes / GB:,.2f} GB will be written")
     what = f"{told}; about {need.bytes / GB:,.1f} GB will be written to {need.names}"
-    fix = f"du -xh --max-depth=2 {need.folder} | sort -h | tail -n 20"
+    fix = LINKS if free >= (need.bytes - need.twice) + SPARE_BYTES else ELSEWHERE
     return finding("disk", need.folder, what, fix, "error" if free < wanted else "warning")
 
 
@@ -68,8 +72,7 @@ def _inodes(need: Needed, free: int) -> Outcome:
     if free >= wanted * NARROW:
         return Seen("inodes", f"{told}; about {need.files:,} files will be written")
     what = f"{told}; about {need.files:,} files will be written, and caches want as many again"
-    fix = f"du -x --inodes --max-depth=2 {need.folder} | sort -n | tail -n 20"
-    return finding("inodes", need.folder, what, fix, "error" if free < wanted else "warning")
+    return finding("inodes", need.folder, what, ELSEWHERE, "error" if free < wanted else "warning")
 
 
 def _quota(about: About, need: Needed) -> Iterator[Outcome]:
@@ -95,7 +98,7 @@ def _quota(about: About, need: Needed) -> Iterator[Outcome]:
     ):
         if free < wanted * NARROW:
             text = f"your quota on {device} leaves {max(free, 0):,.1f} {what}; about {wanted:,.1f} go to {need.names}"
-            yield finding("quota", need.folder, text, "quota -s", "error" if free < wanted else "warning")
+            yield finding("quota", need.folder, text, ELSEWHERE, "error" if free < wanted else "warning")
             return
     yield Seen("quota", f"your quota on {device} leaves {space / GB:,.1f} GB")
 

@@ -59,11 +59,11 @@ def graphics(about: About) -> Iterator[Outcome]:
         yield Seen("gpu-count", f"GPUs: {found}")
         return
     largest = max([billions(one.repository) or FOR_CPU for one in about.hub_models.values()], default=0.0)
-    what = f"{wanted} for the largest job, and {len(there)} that nvidia-smi tells of"
+    what = f"the largest job asks for {wanted} GPUs; nvidia-smi tells of {len(there)}"
     fix = "snakemake --workflow-profile profiles/slurm"
     if there:
         fix = f"star1 preset --set finetune.settings.processes={len(there)}"
-    yield finding("gpu-count", "GPUs", what, fix, "error" if largest >= FOR_CPU or wanted > 1 else "warning")
+    yield finding("gpu-count", "this machine", what, fix, "error" if largest >= FOR_CPU or wanted > 1 else "warning")
 
 
 def training_memory(about: About) -> Iterator[Outcome]:
@@ -131,7 +131,9 @@ def memory_of_machine(about: About) -> Iterator[Outcome]:
     there = machine_memory() / 1e6
     if there < largest.mem_mb:
         what = f"{there:,.0f} MB; rule {largest.rule} asks for {largest.mem_mb:,}"
-        yield finding("memory", "memory", what, f"snakemake --set-resources {largest.rule}:mem_mb={there * 0.9:.0f}")
+        yield finding(
+            "memory", "this machine", what, f"snakemake --set-resources {largest.rule}:mem_mb={there * 0.9:.0f}"
+        )
     else:
         yield Seen(
             "memory", f"{there / 1e3:,.1f} GB of memory; rule {largest.rule} asks for {largest.mem_mb / 1e3:,.1f}"

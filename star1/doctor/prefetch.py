@@ -64,8 +64,9 @@ def check(about: About) -> Iterator[Outcome]:
     if missing:
         told = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else "")
         what = f"{len(missing)} of {len(wanted)} entries are not in {prefetched.folder()}: {told}"
-        preset = f" (after `star1 preset {about.preset}`)" if about.preset else ""
-        fix = f"env -u HF_HUB_OFFLINE star1 prefetch{preset and f'  # with a connection{preset}'}"
+        fix = "env -u HF_HUB_OFFLINE star1 prefetch  # with a connection" + (
+            ", and the preset written" if about.preset else ""
+        )
         yield finding("prefetch-missing", prefetched.folder(), what, fix)
     else:
         yield Seen("prefetch-missing", f"all {len(wanted)} entries to be fetched are in {prefetched.folder()}")

@@ -34,7 +34,10 @@ PLUGINS = {
 def dvc_yaml(about: About) -> Iterator[Outcome]:
     """Whether dvc.yaml is what the rules generate; in a process of its own, since it loads the workflow."""
     if about.preset is not None:
-        yield Unknown("dvc-yaml", f"`star1 preset {about.preset}` writes it; only what lies here can be compared")
+        yield Unknown(
+            "dvc-yaml",
+            f"with {about.preset} in params.yaml `star1 preset` writes it; only what lies here can be compared",
+        )
         return
     told = commands.ask([sys.executable, "-m", "star1.cli", "dvc-yaml", "--check"], PLAN_LIMIT_S)
     if told.status == 0:

@@ -20,6 +20,7 @@ from star1.prices import REPLY_TOKENS
 from star1.sources import Located
 
 GB = 1e9
+TWICE = "the same again in DVC's cache"
 CHARACTERS = 4  # of a token
 # Sizes [bytes] of a raw row, a prompt with its fields, a stored reply without its text, a verdict. Source: means of earlier runs.
 RAW, ROW, REPLY, VERDICT = 1200, 700, 700, 900
@@ -58,7 +59,7 @@ def parts(about: About) -> list[Part]:
     written = sum(one.bytes for one in found if one.folder in ("data", "data/replies", "results", "models", "release"))
     files = sum(one.files for one in found)
     if written and not links(about):
-        found.append(Part("the same again in DVC's cache", str(cache_folder()), written, files))
+        found.append(Part(TWICE, str(cache_folder()), written, files))
     return found
 
 
@@ -190,9 +191,7 @@ def _weights(about: About) -> Iterator[Part]:
     ]
     # On one machine runs with GPUs follow each other; on a cluster they go on side by side.
     states = sum(full) if about.slurm else max(full, default=0.0)
-    yield Part(
-        "states of runs at work", ".work", states + max((sizes[name] for name in new), default=0.0), 6 * len(todo)
-    )
+    yield Part("states of runs at work", ".work", states, 6 * len(todo))
 
 
 def _key(model: HubModel) -> str:

@@ -101,6 +101,9 @@ def minutes(text: Any) -> float:
 
 def _partitions(about: About, nodes: list[Nodes]) -> Iterator[Outcome]:
     """Each partition that is named, and each rule's wishes in its own."""
+    file = about.settings.get("slurm-partition-config")
+    if file and not Path(str(file)).is_file():
+        yield finding("slurm-partition", file, "no such file; the profile names it", f"git checkout {file}")
     there = {one.partition for one in nodes}
     limits = configured(about)
     wishes = asked(about)
@@ -108,9 +111,7 @@ def _partitions(about: About, nodes: list[Nodes]) -> Iterator[Outcome]:
     for name in named:
         if name not in there:
             what = f"no such partition; there are {', '.join(sorted(there)) or 'none'}"
-            place = (
-                about.settings.get("slurm-partition-config") if name in limits else f"{about.profiles[0]}/config.yaml"
-            )
+            place = file if name in limits else f"{about.profiles[0]}/config.yaml"
             yield finding("slurm-partition", name, what, f"sinfo --summarize; sed -i 's/\\b{name}\\b/NAME/' {place}")
         else:
             yield from _working(name, [one for one in nodes if one.partition == name])

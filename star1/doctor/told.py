@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from star1.doctor.checks import Report
 
 GB = 1e9
+SHOWN = 12
 
 
 def lines(report: Report, quiet: bool = False) -> Iterator[str]:
@@ -22,8 +23,11 @@ def lines(report: Report, quiet: bool = False) -> Iterator[str]:
         return
     for seen in report.checked:
         yield f"ok       {seen.id}: {seen.found}"
+    reasons: dict[str, list[str]] = {}
     for unknown in report.not_checked:
-        yield f"unknown  {unknown.id}: {unknown.reason}"
+        reasons.setdefault(unknown.reason, []).append(unknown.id)
+    for reason, ids in reasons.items():
+        yield f"unknown  {', '.join(dict.fromkeys(ids)) if len(ids) <= SHOWN else f'{len(ids)} things'}: {reason}"
     if report.estimate:
         yield from _estimate(report)
     yield _sum(report)
@@ -43,6 +47,6 @@ def _sum(report: Report) -> str:
     )
     about = f"preset {report.preset}" if report.preset else "params.yaml"
     return (
-        f"{about}, {' and '.join(report.profiles)}: {found}; {len(report.checked)} things are well, "
+        f"{about}, {' and '.join(report.profiles) or 'no profile'}: {found}; {len(report.checked)} things are well, "
         f"{len(report.not_checked)} not known ({report.seconds:.1f} s)"
     )
