@@ -17,7 +17,7 @@ from star1.doctor.checks import CHECKS, OF_ENDPOINTS
 from tests.conftest import ROOT
 
 # What a copy does not need to be looked at.
-LEFT_OUT = ("docs", "tests", "dvc-store", "benchmarks", "results", "data", "published")
+LEFT_OUT = ("docs", "tests", "dvc-store", "benchmarks", "results", "data")
 KEYS = (
     "HF_TOKEN",
     "OPENAI_API_KEY",

@@ -271,7 +271,7 @@ def no_rename(here: Place) -> None:
 
 def other_clock(here: Place) -> None:
     now: Callable[[], float] = time.time
-    here.patch.setattr(folders.time, "time", lambda: now() + 100)
+    here.patch.setattr(time, "time", lambda: now() + 100)
 
 
 def no_hardlinks(here: Place) -> None:
@@ -297,6 +297,10 @@ def left_lock(here: Place) -> None:
 
 def no_remote(here: Place) -> None:
     (here.root / "dvc-store").rmdir()
+
+
+def no_plan(here: Place) -> None:
+    (here.root / "published/paper_results.csv").unlink()
 
 
 def out_of_step(here: Place) -> None:
@@ -420,6 +424,7 @@ PLANTS: dict[str, Plant] = {
     "git": no_repository,
     "engine-lock": left_lock,
     "dvc-remote": no_remote,
+    "plan": no_plan,
     "dvc-yaml": out_of_step,
     "hf-token": no_token,
     "unreachable": no_hub,
@@ -575,6 +580,29 @@ def test_without_a_sandbox_the_default_run_only_notes_it(here: Place) -> None:
     assert here.examine("sandbox").findings == []
 
 
+def test_an_image_of_other_locks_is_told_from_a_damaged_one(here: Place) -> None:
+    """And one whose definition is not there cannot be named."""
+    in_containers(here)
+    assert here.examine("image-missing").findings == []
+    images.Image("data").path.write_bytes(b"cut")
+    here.edit("envs/finetune.lock", lambda text: text + "# newer\n")
+    (here.root / "containers/vllm.def").unlink()
+    told = {one.where: one for one in here.examine("image-missing").findings}
+    assert "its record says 4" in told["image data"].what
+    assert told["image data"].fix.startswith("rm containers/data-")
+    assert "is for other locks or definitions" in told["image finetune"].what
+    assert told["image finetune"].fix == "make images KINDS=finetune"
+    assert "containers/vllm.def: no such file" in told["image vllm"].what
+
+
+def test_a_profile_in_the_environment_counts(here: Place) -> None:
+    assert not here.about().containers
+    here.patch.setenv("SNAKEMAKE_PROFILE", "profiles/apptainer")
+    assert here.about().containers
+    here.asked["profile"] = "profiles/default"
+    assert not here.about().containers
+
+
 def test_a_partition_file_of_the_executor(here: Place) -> None:
     """Jobs go to partitions that it names; each has to be there."""
     by_slurm(here, profile="executor: slurm\nslurm-status-command: squeue\nslurm-partition-config: parts.yaml\n")
@@ -692,8 +720,9 @@ def test_a_merge_that_is_not_finished(here: Place) -> None:
 
     git("add", "params.yaml")
     git("commit", "-qm", "one")
-    git("checkout", "-qb", "other")
-    for branch, value in (("other", "1"), ("-", "2")):
+    git("branch", "-M", "main")
+    git("branch", "other")
+    for branch, value in (("other", "1"), ("main", "2")):
         git("checkout", "-q", branch)
         (here.root / "params.yaml").write_text(f"a: {value}\n")
         git("commit", "-qam", value)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -15,6 +15,9 @@ from star1.params import HubModel, Params, used_files
 from star1.sources import REMOTE, Located
 from star1.workflow.inputs import Inputs
 from star1.workflow.lookups import Params as Values
+
+if TYPE_CHECKING:
+    from star1.doctor.sizes import Part
 
 PROFILE_VARIABLES = ("SNAKEMAKE_PROFILE", "SNAKEMAKE_WORKFLOW_PROFILE")
 DEFAULT_PROFILE = "profiles/default"
@@ -104,6 +107,13 @@ class About:
     def remote_files(self) -> list[tuple[str, Located]]:
         """Entries of prompt sets, benchmarks and released data that lie on the network, with their keys."""
         return [(name, entry) for name, entry in used_files(self.params) if entry.kind in REMOTE]
+
+    @cached_property
+    def parts(self) -> "list[Part]":
+        """What will be written, part by part."""
+        from star1.doctor import sizes
+
+        return sizes.parts(self)
 
     @property
     def home(self) -> Path:

@@ -42,7 +42,7 @@ class Check:
 
 
 CHECKS = (
-    Check(project.dvc_yaml, ("dvc-yaml",)),
+    Check(project.dvc_yaml, ("plan", "dvc-yaml")),
     Check(tools.programs, ("tool-missing", "tool-fails", "tool-version")),
     Check(spending.check, ("endpoint-limit",)),
     Check(project.git, ("git",)),
@@ -151,7 +151,7 @@ def examine(about: About, checks: Sequence[Check] | None = None) -> Report:
         findings=sorted(dict.fromkeys(findings), key=lambda one: (SEVERITIES.index(one.severity), order.index(one.id))),
         checked=sorted((one for one in outcomes if isinstance(one, Seen)), key=lambda one: order.index(one.id)),
         not_checked=sorted((one for one in outcomes if isinstance(one, Unknown)), key=lambda one: order.index(one.id)),
-        estimate=[] if about.names else sizes.parts(about),
+        estimate=[] if about.names else about.parts,
         seconds=time.monotonic() - began,
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from star1.doctor import commands
 from star1.doctor.about import About, nearest
 from star1.doctor.findings import Outcome, Seen, Unknown, finding
-from star1.doctor.sizes import TWICE, Part, parts
+from star1.doctor.sizes import TWICE, Part
 
 GB = 1e9
 # Below this factor of what is needed a run is warned of; an estimate can be wrong.
@@ -48,7 +48,7 @@ def by_file_system(found: list[Part]) -> list[Needed]:
 
 def check(about: About) -> Iterator[Outcome]:
     """Space and inodes, file system by file system."""
-    for need in by_file_system(parts(about)):
+    for need in by_file_system(about.parts):
         stat = os.statvfs(need.folder)
         yield _space(need, stat.f_bavail * stat.f_frsize)
         if stat.f_files:  # some file systems make inodes as they are needed, and say 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from star1.doctor.about import About, nearest
 from star1.doctor.disk import NETWORK, file_system
 from star1.doctor.findings import Finding, Outcome, Seen, Unknown, finding
-from star1.doctor.sizes import Part, cache_folder, parts
+from star1.doctor.sizes import Part, cache_folder
 
 GB = 1e9
 FOLDERS = (
@@ -184,7 +184,7 @@ def linking(_: About) -> Iterator[Outcome]:
 
 def caches(about: About) -> Iterator[Outcome]:
     """Caches that these settings would fill, where they lie in a home folder that is small."""
-    if not (wanted := _cached(about, parts(about))):
+    if not (wanted := _cached(about, about.parts)):
         yield Seen("cache-home", "nothing that these settings cache goes to the home folder")
         return
     for variable, (need, default) in wanted.items():

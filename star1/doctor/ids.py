@@ -24,6 +24,9 @@ ERROR, WARNING, NOTE = SEVERITIES
 IDS = {
     # params.yaml and the project
     "params": _kind(ERROR, "params.yaml, or the preset put into it, has a mistake", "no stage starts with it"),
+    "plan": _kind(
+        ERROR, "the workflow cannot be planned", "neither engine starts; a file that rules read is missing, most often"
+    ),
     "dvc-yaml": _kind(
         ERROR,
         "dvc.yaml is out of step with the rules and params.yaml",

@@ -17,8 +17,9 @@ from star1.doctor import commands
 from star1.doctor.about import About, nearest
 from star1.doctor.findings import Outcome, Seen, Unknown, finding
 
-PLAN_LIMIT_S = 25.0
+PLAN_LIMIT_S = 50.0
 CONNECT_S = 4.0
+SAID = 6  # lines of a complaint, the last of which may be but the name of a file
 PORTS = {"ssh": 22, "https": 443, "http": 80, "s3": 443}
 # The package behind each kind of remote.
 PLUGINS = {
@@ -44,8 +45,11 @@ def dvc_yaml(about: About) -> Iterator[Outcome]:
         yield Seen("dvc-yaml", "dvc.yaml is what the rules generate")
     elif "out of step" in told.error:
         yield finding("dvc-yaml", "dvc.yaml", "out of step with the rules and params.yaml", "star1 dvc-yaml")
-    else:
+    elif told.status is None:
         yield Unknown("dvc-yaml", told.last)
+    else:
+        said = " ".join(line for line in told.error.splitlines()[-SAID:] if line.strip())
+        yield finding("plan", "Snakefile", said[-400:], "snakemake --dry-run --quiet rules")
 
 
 def git(_: About) -> Iterator[Outcome]:

@@ -4,16 +4,18 @@ It is to be right within a factor of two, and rather too much than too little: r
 there are, texts are as long as usual, weights are two bytes each.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from star1 import prefetched, prefetching, runs
+from star1 import images, prefetched, prefetching, runs
 from star1.decoding import sampling_for
 from star1.doctor.about import About
 from star1.doctor.prefetch import manifest
+from star1.errors import InputError
 from star1.estimate import STAGES, STAND_IN_TOKENS
 from star1.params import HubModel, MirrorModel, used_files
 from star1.prices import REPLY_TOKENS
@@ -210,14 +212,17 @@ def _base(about: About, name: str) -> float:
 
 
 def _images(about: About) -> Iterator[Part]:
-    from star1 import images
-
     if not about.containers:
         return
-    missing = [
-        one for kind in images.KINDS if not (one := images.Image(kind, about.params.images.variant)).path.is_file()
-    ]
-    yield Part("images", "containers", sum(IMAGE_GB[one.label] for one in missing) * GB, 2 * len(missing))
+    missing = [label for kind in images.KINDS if (label := _missing(images.Image(kind, about.params.images.variant)))]
+    yield Part("images", "containers", sum(IMAGE_GB[label] for label in missing) * GB, 2 * len(missing))
+
+
+def _missing(image: images.Image) -> str | None:
+    """The label of an image that is still to be built."""
+    with contextlib.suppress(InputError):  # a part of it is not there: the check of images tells
+        return None if image.path.is_file() else image.label
+    return None
 
 
 def size(folder: str) -> int:
