@@ -457,8 +457,8 @@ def test_every_kind_is_planted() -> None:
 
 @pytest.mark.parametrize("kind", PLANTS)
 def test_what_is_planted_is_found(kind: str, here: Place) -> None:
-    """And is not found in the same place without it."""
-    assert [one for one in here.examine(kind).findings if one.id == kind] == []
+    """And is not found in the same place without it (plans take long: for them, the healthy machine below says so)."""
+    assert kind in ("plan", "dvc-yaml") or not [one for one in here.examine(kind).findings if one.id == kind]
     PLANTS[kind](here)
     report = here.examine(kind)
     (found, *_) = (one for one in report.findings if one.id == kind)
@@ -791,7 +791,7 @@ def test_a_healthy_machine_gives_nothing(here: Place) -> None:
 def test_the_exit_status_goes_by_the_worst(here: Place) -> None:
     """2 with an error, 1 with a warning; lines for people say what, why and how to mend it."""
     locked_otherwise(here)
-    done = here.command("--offline", "--quiet")
+    done = here.command("--offline", "--quiet", "--set", "curate.size=150")
     assert done.returncode == 1
     assert done.stdout.startswith("warning  lock: envs/local.lock: 1 installed in another version: numpy")
     assert "\n         why: " in done.stdout

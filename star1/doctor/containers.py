@@ -151,7 +151,7 @@ def sandboxed(about: About) -> Iterator[Outcome]:
     elif problem.startswith("?"):
         yield Unknown("sandbox", problem.removeprefix("?"))
     else:
-        fix = f"sudo apt-get install bubblewrap; {NAMESPACES}"
+        fix = NAMESPACES if about.containers else f"sudo apt-get install bubblewrap; {NAMESPACES}"
         yield finding("sandbox", "bwrap", problem, fix, "error" if judge.sandbox.if_missing == "fail" else "note")
 
 

@@ -33,7 +33,7 @@ KEPT_WHOLE, LEFT = 50_000, 8
 USUAL_ANSWER = 2500
 # What a training state holds of each weight: the weight and two moments, float32.
 STATE = 12
-TINY = 5e6
+TINY = 2.5e6
 # Sizes of images. The CUDA ones are guesses by the wheels that go in.
 IMAGE_GB = {"data": 0.4, "finetune": 1.0, "vllm": 1.3, "finetune-cuda": 5.0, "vllm-cuda": 9.0}
 FEW, MANY = 12, 20_000
