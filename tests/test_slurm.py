@@ -5,7 +5,6 @@ All runs go on side by side, since each of them mostly waits: for the queue, for
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -101,8 +100,10 @@ class Run:
     def end(self) -> None:
         """Stop it, with its jobs, if it still is on its way."""
         if self.process and self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.kill()
             self.process.wait(timeout=60)
+            for number in jobs(self.folder, "PENDING,RUNNING"):
+                ask("scancel", number)
 
 
 def set_params(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
