@@ -154,6 +154,11 @@ def few_gpus(here: Place) -> None:
     here.program("nvidia-smi", smi("NVIDIA H100, 81559", "NVIDIA H100, 81559"))
 
 
+def no_gpu_asked(here: Place) -> None:
+    few_gpus(here)
+    here.values["resources"]["jobs"]["finetune"] = {"mem_mb": 48000}
+
+
 def small_gpus(here: Place) -> None:
     few_gpus(here)
     (here.root / "models/base/R1-Qwen-7B").mkdir(parents=True)
@@ -168,7 +173,7 @@ def torch_without_cuda(here: Place) -> None:
 
 
 def greedy_rule(here: Place) -> None:
-    here.edit("rules/collect.smk", lambda text: text.replace("mem_mb=8000", "mem_mb=99000000"))
+    here.values["resources"]["jobs"]["collect*"]["mem_mb"] = 99_000_000
 
 
 def by_slurm(here: Place, *nodes: str, profile: str = SLURM) -> None:
@@ -397,6 +402,7 @@ PLANTS: dict[str, Plant] = {
     "sandbox": failing_sandbox,
     "gpu-driver": broken_driver,
     "gpu-count": few_gpus,
+    "gpu-unasked": no_gpu_asked,
     "gpu-memory": small_gpus,
     "gpu-torch": torch_without_cuda,
     "memory": greedy_rule,
@@ -729,6 +735,14 @@ def test_a_merge_that_is_not_finished(here: Place) -> None:
     git("merge", "other")
     (found,) = here.examine("git").findings
     assert (found.where, found.severity) == ("params.yaml", "error")
+
+
+def test_the_presets_ask_for_gpus(here: Place) -> None:
+    """The preset once replaced an entry of resources.jobs whole, and its jobs asked for none: as many as there are processes."""
+    few_gpus(here)
+    (found,) = here.examine("gpu-count").findings
+    assert (found.id, found.what) == ("gpu-count", "the largest job asks for 8 GPUs; nvidia-smi tells of 2")
+    assert found.fix == "star1 preset --set finetune.settings.processes=2"
 
 
 def test_the_estimate_has_its_parts(here: Place) -> None:

@@ -104,9 +104,22 @@ class About:
         return list(runs.by_model(self.params.finetune.table()))
 
     @cached_property
+    def answering(self) -> list[str]:
+        """The models that answer benchmarks."""
+        return runs.expand(self.params.generate.models, self.params.finetune.table())
+
+    @cached_property
     def remote_files(self) -> list[tuple[str, Located]]:
         """Entries of prompt sets, benchmarks and released data that lie on the network, with their keys."""
         return [(name, entry) for name, entry in used_files(self.params) if entry.kind in REMOTE]
+
+    @property
+    def hub_cache(self) -> Path:
+        """Where the hub's library keeps data sets; in images that is in the project."""
+        if self.containers:
+            return Path(self.environment.get("APPTAINERENV_HF_HOME") or ".cache/huggingface")
+        default = Path(self.environment.get("XDG_CACHE_HOME") or self.home / ".cache") / "huggingface"
+        return Path(self.environment.get("HF_HOME") or default)
 
     @cached_property
     def parts(self) -> "list[Part]":

@@ -1,4 +1,4 @@
-"""What jobs ask for: memory, time, CPUs, GPUs and partition of each rule, by the rules' own text and the profile."""
+"""What jobs ask for: memory, time, CPUs, GPUs and partition of each rule, by params.yaml and the profile."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from star1.doctor.about import About
+from star1.resources import need
 
 RULE = re.compile(r"^\s*rule (\w+):$(.*?)(?=^\s*rule \w+:$|\Z)", re.MULTILINE | re.DOTALL)
-NUMBER = re.compile(r"^\s*(mem_mb|runtime|threads)\s*[=:]\s*(\d+),?$", re.MULTILINE)
+THREADS = re.compile(r"^\s*threads:\s*(\d+)$", re.MULTILINE)
 # What a setting is called in a profile, and here.
 NAMES = {"mem_mb": "mem_mb", "runtime": "runtime", "gpu": "gpu", "gpus": "gpu", "slurm_partition": "partition"}
 
@@ -40,20 +41,28 @@ def asked(about: About) -> list[Asked]:
 
 
 def _of_rules(about: About) -> Iterator[Asked]:
-    """What the rules themselves say in plain numbers, and what hangs on the table of runs."""
+    """What params.yaml says of each rule; of rules with a job for each model, the largest job counts."""
     for path in sorted(Path("rules").glob("*.smk")):
         for name, body in RULE.findall(path.read_text("utf-8")):
-            numbers: dict[str, Any] = {key: int(value) for key, value in NUMBER.findall(body)}
-            yield _with_runs(about, Asked(name, **numbers))
+            threads = THREADS.search(body)
+            yield _largest(about, name, int(threads[1]) if threads else 1)
 
 
-def _with_runs(about: About, one: Asked) -> Asked:
-    """Fine-tuning asks by run: for the largest."""
-    if one.rule != "finetune" or not about.trained:
-        return one
-    jobs = [_Run(model) for model in about.trained]
-    processes = max(about.inputs.processes(job) for job in jobs)
-    return replace(one, threads=processes, gpu=max(about.inputs.gpus(job) for job in jobs), mem_mb=4000 * processes)
+def _largest(about: About, rule: str, threads: int) -> Asked:
+    jobs = {"finetune": about.trained, "generate": about.answering}.get(rule, [""])
+    most = Asked(rule, threads=threads)
+    for model in jobs:
+        found = need(rule, model, about.values["resources"])
+        processes = about.inputs.processes(_Run(model)) if rule == "finetune" else 1
+        on_gpu = rule in ("finetune", "generate") and about.inputs.model_on_gpu(model)
+        most = Asked(
+            rule,
+            max(most.mem_mb, processes * found["mem_mb"]),
+            max(most.runtime, found["runtime"]),
+            max(most.threads, processes),
+            max(most.gpu, processes * found["gpu"] * on_gpu),
+        )
+    return most
 
 
 @dataclass(frozen=True)

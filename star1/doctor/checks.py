@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from star1.doctor import (
     containers,
@@ -28,6 +29,7 @@ from star1.doctor.ids import IDS, SEVERITIES
 from star1.doctor.secrets import strike
 from star1.errors import Star1Error
 
+T = TypeVar("T")
 VERSION = 1
 LIMIT_S = 60.0
 STATUS = {"error": 2, "warning": 1, "note": 0}
@@ -66,7 +68,7 @@ CHECKS = (
         ),
     ),
     Check(containers.sandboxed, ("sandbox",)),
-    Check(machine.graphics, ("gpu-driver", "gpu-count")),
+    Check(machine.graphics, ("gpu-driver", "gpu-count", "gpu-unasked")),
     Check(machine.training_memory, ("gpu-memory",)),
     Check(machine.memory_of_machine, ("memory",)),
     Check(
@@ -142,6 +144,7 @@ def examine(about: About, checks: Sequence[Check] | None = None) -> Report:
     endpoints.chosen(about.params, list(about.names), about.whole)
     if checks is None:
         checks = [OF_ENDPOINTS] if about.names else [OF_ENDPOINTS, *CHECKS]
+    estimate = None if about.names else _start(lambda: about.parts)
     outcomes = [strike(one, about) for one in _side_by_side(checks, about)]
     findings = [one for one in outcomes if isinstance(one, Finding)]
     order = list(IDS)
@@ -151,14 +154,14 @@ def examine(about: About, checks: Sequence[Check] | None = None) -> Report:
         findings=sorted(dict.fromkeys(findings), key=lambda one: (SEVERITIES.index(one.severity), order.index(one.id))),
         checked=sorted((one for one in outcomes if isinstance(one, Seen)), key=lambda one: order.index(one.id)),
         not_checked=sorted((one for one in outcomes if isinstance(one, Unknown)), key=lambda one: order.index(one.id)),
-        estimate=[] if about.names else about.parts,
+        estimate=estimate.result() if estimate is not None and estimate.done() and not estimate.exception() else [],
         seconds=time.monotonic() - began,
     )
 
 
 def _side_by_side(checks: Iterable[Check], about: About) -> list[Outcome]:
     """Each check in a thread of its own; those that hang (a file server that is gone) are left behind, and told."""
-    started = [(check, _start(check, about)) for check in checks]
+    started = [(check, _start(partial(_done, check, about))) for check in checks]
     end, found = time.monotonic() + LIMIT_S, list[Outcome]()
     for check, future in started:
         try:
@@ -171,12 +174,17 @@ def _side_by_side(checks: Iterable[Check], about: About) -> list[Outcome]:
     return found
 
 
-def _start(check: Check, about: About) -> "Future[list[Outcome]]":
-    future: Future[list[Outcome]] = Future()
+def _done(check: Check, about: About) -> list[Outcome]:
+    return list(check.do(about))
+
+
+def _start(do: Callable[[], list[T]]) -> "Future[list[T]]":
+    """Do something in a thread that nobody has to wait for."""
+    future: Future[list[T]] = Future()
 
     def work() -> None:
         try:
-            future.set_result(list(check.do(about)))
+            future.set_result(do())
         except BaseException as error:  # noqa: BLE001  it is raised where the result is asked for
             future.set_exception(error)
 

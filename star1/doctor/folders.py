@@ -13,7 +13,7 @@ from pathlib import Path
 from star1.doctor.about import About, nearest
 from star1.doctor.disk import NETWORK, file_system
 from star1.doctor.findings import Finding, Outcome, Seen, Unknown, finding
-from star1.doctor.sizes import Part, cache_folder
+from star1.doctor.sizes import HUB, Part, cache_folder
 
 GB = 1e9
 FOLDERS = (
@@ -35,12 +35,6 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 SKEW_S = 2.0
 # A home of less than this is small, whatever is free in it now.
 SMALL_HOME, SMALL_TMP = 60 * GB, 1 * GB
-# Caches: where each goes unless its variable says otherwise (in the home folder), and what uses it.
-CACHES = {
-    "HF_HOME": ".cache/huggingface",
-    "XDG_CACHE_HOME": ".cache",
-    "APPTAINER_CACHEDIR": ".apptainer/cache",
-}
 
 
 def rights(_: About) -> Iterator[Outcome]:
@@ -186,9 +180,7 @@ def caches(about: About) -> Iterator[Outcome]:
     """Caches that these settings would fill, where they lie in a home folder that is small."""
     if not (wanted := _cached(about, about.parts)):
         yield Seen("cache-home", "nothing that these settings cache goes to the home folder")
-        return
-    for variable, (need, default) in wanted.items():
-        place = Path(about.environment.get(variable) or about.home / default)
+    for variable, (need, place) in wanted.items():
         yield _cache(about, variable, place, need)
 
 
@@ -205,16 +197,18 @@ def _cache(about: About, variable: str, place: Path, need: float) -> Finding | S
     return Seen("cache-home", f"{variable}: {place}, {free / GB:,.1f} GB free")
 
 
-def _cached(about: About, found: list[Part]) -> dict[str, tuple[float, str]]:
-    """What goes to each cache [bytes], and where that is unless its variable says so."""
-    needs = {"HF_HOME": 0.0, "APPTAINER_CACHEDIR": 0.0}
-    if any(entry.kind == "hub" for _, entry in about.remote_files):
-        needs["HF_HOME"] = sum(part.bytes for part in found if part.name == "downloads")
-    if any(part.name == "images" for part in found):
-        needs["APPTAINER_CACHEDIR"] = 0.3 * GB  # the base from the hub
-    if about.params.generate.engine == "vllm" and not about.containers:
-        needs["XDG_CACHE_HOME"] = 0.5 * GB  # compiled kernels
-    return {name: (need, CACHES[name]) for name, need in needs.items() if need}
+def _cached(about: About, found: list[Part]) -> dict[str, tuple[float, Path]]:
+    """What goes to each cache [bytes], and where that is."""
+    set_to, home = about.environment.get, about.home
+    hub = sum(part.bytes for part in found if part.name == HUB)
+    base = 0.3 * GB * any(part.name == "images" for part in found)  # from the hub of images
+    kernels = 0.5 * GB * (about.params.generate.engine == "vllm" and not about.containers)
+    needs = {
+        "HF_HOME": (hub, about.hub_cache),
+        "APPTAINER_CACHEDIR": (base, Path(set_to("APPTAINER_CACHEDIR") or home / ".apptainer/cache")),
+        "XDG_CACHE_HOME": (kernels, Path(set_to("XDG_CACHE_HOME") or home / ".cache")),
+    }
+    return {name: one for name, one in needs.items() if one[0]}
 
 
 def temporary(about: About) -> Iterator[Outcome]:

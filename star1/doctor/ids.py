@@ -117,6 +117,11 @@ IDS = {
         "a job asks for more GPUs than there are",
         "training or answering would end, or take weeks on the CPU",
     ),
+    "gpu-unasked": _kind(
+        WARNING,
+        "jobs with a model of the hub ask for no GPU",
+        "a cluster puts them on nodes without one; there they take weeks on the CPU",
+    ),
     "gpu-memory": _kind(
         ERROR,
         "a training run does not fit into a GPU's memory",

@@ -41,8 +41,7 @@ def gpus() -> list[tuple[str, float]]:
 
 def wanted_gpus(about: About) -> int:
     """GPUs that the largest job asks for; models of this project's own, made on the spot, ask for none."""
-    answering = int(bool(about.hub_models) and about.params.generate.engine != "openai")
-    return max([answering, *(one.gpu for one in asked(about) if one.rule == "finetune")])
+    return max(one.gpu for one in asked(about))
 
 
 def graphics(about: About) -> Iterator[Outcome]:
@@ -51,6 +50,7 @@ def graphics(about: About) -> Iterator[Outcome]:
     if any(Path(device).exists() for device in DEVICES) and (told is None or told.status != 0):
         found = "no nvidia-smi" if told is None else f"nvidia-smi: {told.last}"
         yield finding("gpu-driver", "nvidia-smi", found, "nvidia-smi; sudo modprobe nvidia || sudo reboot")
+    yield from _unasked(about)
     if about.slurm:
         return
     there = gpus()
@@ -64,6 +64,21 @@ def graphics(about: About) -> Iterator[Outcome]:
     if there:
         fix = f"star1 preset --set finetune.settings.processes={len(there)}"
     yield finding("gpu-count", "this machine", what, fix, "error" if largest >= FOR_CPU or wanted > 1 else "warning")
+
+
+def _unasked(about: About) -> Iterator[Outcome]:
+    """Rules with large models that ask for no GPU, whatever there is."""
+    large = {
+        "finetune": [model for model in about.trained if about.inputs.model_on_gpu(model)],
+        "generate": [model for model in about.answering if about.inputs.model_on_gpu(model)],
+    }
+    for one in asked(about):
+        if large.get(one.rule) and one.gpu == 0:
+            what = f"{len(large[one.rule])} models of the hub, and gpu is 0 in resources.jobs"
+            told = about.values["resources"]["jobs"].get(one.rule, {}) | {"gpu": 1}
+            value = ", ".join(f"{key}: {amount}" for key, amount in told.items() if amount is not None)
+            fix = f"star1 preset --set 'resources.jobs.{one.rule}={{{value}}}'"
+            yield finding("gpu-unasked", f"rule {one.rule}", what, fix)
 
 
 def training_memory(about: About) -> Iterator[Outcome]:

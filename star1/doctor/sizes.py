@@ -22,6 +22,7 @@ from star1.prices import REPLY_TOKENS
 from star1.sources import Located
 
 GB = 1e9
+HUB = "downloads from the hub"
 TWICE = "the same again in DVC's cache"
 CHARACTERS = 4  # of a token
 # Sizes [bytes] of a raw row, a prompt with its fields, a stored reply without its text, a verdict. Source: means of earlier runs.
@@ -66,9 +67,10 @@ def parts(about: About) -> list[Part]:
 
 
 def _parts(about: About) -> Iterator[Part]:
-    rows, raw = _sources(about)
+    rows, raw, hub = _sources(about)
     collected = min(rows, max(KEPT_WHOLE, rows // LEFT))
     yield Part("downloads", ".cache", raw, 2 * len(list(prefetching.wanted(about.params))))
+    yield Part(HUB, str(about.hub_cache), hub, 4 * len(about.remote_files))
     yield Part(
         "prompt sets and training data",
         "data",
@@ -107,16 +109,16 @@ def _entries(about: About) -> int:
     return len(list(used_files(about.params)))
 
 
-def _sources(about: About) -> tuple[int, float]:
-    """Rows of all prompt sets, and bytes to download."""
-    rows, raw, there = 0, 0.0, manifest()
+def _sources(about: About) -> tuple[int, float, float]:
+    """Rows of all prompt sets, and bytes to download: from the hub, and from elsewhere before it."""
+    rows, there = 0, manifest()
+    raw = {"hub": 0.0, "github": 0.0, "url": 0.0}
     for name, entry in used_files(about.params):
         count, size_of = _entry(about, entry, there)
-        if name.startswith("fetch.sources"):
-            rows += count
-        if entry.kind in ("github", "hub", "url") and not prefetched.has(prefetched.key_of(entry)):
-            raw += size_of
-    return rows, raw
+        rows += count if name.startswith("fetch.sources") else 0
+        if entry.kind in raw and not prefetched.has(prefetched.key_of(entry)):
+            raw[entry.kind] += size_of
+    return rows, raw["github"] + raw["url"], raw["hub"]
 
 
 def _entry(about: About, entry: Located, there: dict[str, list[dict[str, int]]]) -> tuple[int, float]:
