@@ -27,9 +27,7 @@ rule finetune:
     # Processes that the script starts: a thread and, unless the base model is a tiny one, a GPU each.
     threads: inputs.processes
     resources:
-        mem_mb=lambda wildcards, threads: 4000 * threads,
-        gpu=inputs.gpus,
-        runtime=1440,
+        **needs("finetune", processes=inputs.processes, on_gpu=inputs.run_on_gpu),
     params:
         run=inputs.run(),
         settings=P("finetune.settings"),

@@ -264,15 +264,15 @@ def passport(args: argparse.Namespace) -> None:
 
 
 def doctor(args: argparse.Namespace) -> None:
-    """Check endpoints and this machine; exit status 1 when something is refused."""
-    from star1 import doctor as checks
-    from star1 import params
+    """Check what a run would stumble over; exit status 2 with an error, 1 with a warning, else 0."""
+    from star1.doctor import command
 
-    found = checks.examine(params.Params.model_validate(params.load()), args.endpoints, args.all)
-    for finding in found:
-        say(finding.line())
-    if any(finding.level == "refused" for finding in found):
-        sys.exit(1)
+    told, status = command.run(args)
+    for line in told:
+        say(line)
+    if status:
+        sys.stdout.flush()
+        sys.exit(status)
 
 
 def images(args: argparse.Namespace) -> None:
@@ -425,12 +425,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("estimate", help="calls, tokens, money and hours that model calls will still take")
     command.add_argument("stages", nargs="*", help="such as reason or judge-tiny; none means all")
     command.set_defaults(do=estimate)
-    command = commands.add_parser(
-        "doctor", help="keys, addresses and models of the endpoints, room and rights; exit status 1 when one is refused"
-    )
-    command.add_argument("endpoints", nargs="*", help="names in params.yaml; none means those with a role")
-    command.add_argument("--all", action="store_true", help="also endpoints without a role")
-    command.set_defaults(do=doctor)
+    _add_doctor(commands)
     command = commands.add_parser("ledger", help="the stored model replies: what is there, whether it can be read")
     command.set_defaults(do=ledger)
     kinds = command.add_subparsers(dest="what", required=True, metavar="WHAT")
@@ -509,6 +504,35 @@ def _add_push(commands: Any) -> None:
     command.add_argument("--update", action="store_true", help="add a commit to repositories that are there already")
     command.add_argument("--stand-in-too", action="store_true", help="upload what no language model made, too")
     command.set_defaults(do=push)
+
+
+def _add_doctor(commands: Any) -> None:
+    command = commands.add_parser(
+        "doctor",
+        help="what a run would stumble over, before anything is paid or queued; exit status 2 with an error, 1 with a warning",
+    )
+    command.add_argument("endpoints", nargs="*", help="names in params.yaml, looked at alone; none means all checks")
+    command.add_argument(
+        "--preset",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="as if this preset had been put into params.yaml, which is not written; may be given often",
+    )
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a single value, in the same way; may be given often",
+    )
+    command.add_argument("--profile", metavar="FOLDER", help="as if run with this profile (profiles/slurm)")
+    command.add_argument("--all", action="store_true", help="also endpoints without a role")
+    command.add_argument("--offline", action="store_true", help="ask nobody over the network")
+    command.add_argument("--full", action="store_true", help="read images and prefetched files whole, however large")
+    command.add_argument("--quiet", action="store_true", help="findings alone")
+    command.add_argument("--json", action="store_true", help="as one JSON object (docs/doctor.md)")
+    command.set_defaults(do=doctor)
 
 
 def add_policy(kinds: Any) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -79,30 +80,43 @@ def apply(preset: str | None, assignments: Sequence[str], path: Path = Path("par
     Raises:
         SettingError: no such preset, or the result has mistakes.
     """
-    yaml = _yaml()
-    values = yaml.load(path.read_text("utf-8"))
     before = params.read_yaml(path)
-    if preset is not None:
-        merge(values, _read_preset(preset, path.parent / "presets"))
-    for text in assignments:
-        assign(values, text)
-    out = io.StringIO()
-    yaml.dump(values, out)
-    trial = path.with_name(f".{path.name}.trial")
-    try:
-        write_text(trial, out.getvalue())
-        params.load(trial, path.parent)
-        after = params.read_yaml(trial)
-    except params.ParamsError as error:
-        raise params.ParamsError(
-            [line.replace(str(trial), f"{path} with {preset or 'the new values'}") for line in error.lines]
-        ) from None
-    finally:
-        trial.unlink(missing_ok=True)
+    text, after = _tried([preset] if preset else [], assignments, path)
     changed = list(differences("", before, after))
     if changed:
-        write_text(path, out.getvalue())
+        write_text(path, text)
     return changed
+
+
+def planned(names: Sequence[str], assignments: Sequence[str], path: Path = Path("params.yaml")) -> dict[str, Any]:
+    """The values that `apply` would write for presets, one after the other; nothing is written.
+
+    Raises:
+        SettingError: as `apply`.
+    """
+    return _tried(names, assignments, path)[1]
+
+
+def _tried(names: Sequence[str], assignments: Sequence[str], path: Path) -> tuple[str, dict[str, Any]]:
+    """The params file with presets and single values in it, as text and as checked values."""
+    yaml, out = _yaml(), io.StringIO()
+    values = yaml.load(path.read_text("utf-8"))
+    for name in names:
+        merge(values, _read_preset(name, path.parent / "presets"))
+    for text in assignments:
+        assign(values, text)
+    yaml.dump(values, out)
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / path.name
+        try:
+            trial.write_text(out.getvalue(), "utf-8")
+            return out.getvalue(), params.load(trial, path.parent)
+        except params.ParamsError as error:
+            lines = [
+                line.replace(str(trial), f"{path} with {' and '.join(names) or 'the new values'}")
+                for line in error.lines
+            ]
+            raise params.ParamsError(lines) from None
 
 
 def _read_preset(name: str, folder: Path) -> dict[str, Any]:

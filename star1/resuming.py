@@ -27,6 +27,8 @@ from star1.sharding import Whole
 
 STATE = "state.json"
 KEPT = 2
+# A scheduler sends its signal to every process of a job, and one that started others passes it on to them: both are one.
+SAME_SIGNAL_S = 2.0
 # Modules that decide what training gives; a test holds them against what star1.sft imports.
 CODE = ("adapters", "chat", "checkpoints", "losses", "packing", "recipe", "rendering", "sft", "sharding", "training")
 BYTES_PER_WEIGHT = 12  # float32 weights and the two moments of AdamW
@@ -223,16 +225,23 @@ def memory_told(stage: str, pack_tokens: int, checkpointing: bool) -> Iterator[N
 
 @contextlib.contextmanager
 def signals(stage: str) -> Iterator[list[int]]:
-    """Collect SIGTERM and Ctrl-C in a list instead of dying of them; a second one is not collected."""
+    """Collect SIGTERM and Ctrl-C in a list instead of dying of them; a second one ends the process, as it would without this."""
     heard: list[int] = []
     before: dict[int, Any] = {}
+    until = 0.0
 
     def note(number: int, _frame: Any) -> None:
+        nonlocal until
+        if heard:
+            if time.monotonic() > until:
+                give_back()
+                os.kill(os.getpid(), number)
+            return
+        until = time.monotonic() + SAME_SIGNAL_S
         heard.append(number)
         peers.tell_once(
             f"{stage}: {signal.Signals(number).name}: finishes the update and saves; a second signal ends it at once"
         )
-        give_back()
 
     def give_back() -> None:
         for one, handler in before.items():

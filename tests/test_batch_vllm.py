@@ -1,6 +1,5 @@
 """`vllm run-batch` on files, with a command of that name in place of vLLM: here, elsewhere, and cut off on the way."""
 
-import asyncio
 import fcntl
 import json
 import os
@@ -10,21 +9,22 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from star1 import doctor
 from star1.calls import Calls, Outcome
 from star1.deliberation import categorize
-from star1.doctor import _endpoint
 from star1.endpoints import Endpoint, Sampling
 from star1.errors import CallError
+from star1.params import load
 from star1.policies import Pack, load_pack
 from star1.records import read_rows
 from star1.replies import Store
+from tests.conftest import ROOT
 from tests.loopback import completion, server, write_pack
 from tests.test_batches import GOOD, JOURNAL, REPLIES, ROWS, by_row, reasons, remote
 
@@ -174,17 +174,17 @@ def test_a_vllm_that_ends_badly_is_told_with_its_last_words(pack: Pack) -> None:
 
 def test_the_doctor_asks_nobody_for_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no server: what matters is whether the command is here."""
-    monkeypatch.setattr("star1.doctor.connect", None)
-    endpoint = Endpoint(provider="openai", model="m", label="m", batch={"kind": "vllm"})
+    monkeypatch.setattr("star1.doctor.endpoints.connect", None)
+    values = load(ROOT / "params.yaml", ROOT)
+    values["llm"]["endpoints"]["files"] = {"provider": "openai", "model": "m", "label": "m", "batch": {"kind": "vllm"}}
 
-    def told() -> list[str]:
-        return [finding.line() for finding in asyncio.run(_endpoint("files", endpoint, date(2026, 1, 1)))]
+    def told() -> str:
+        (seen,) = doctor.examine(doctor.About(values, names=["files"])).checked
+        return seen.found.removeprefix("endpoint files (no role): ")
 
-    assert told() == [
-        "ok       files: files for vllm run-batch, model 'm'; no command vllm here: its files are for another machine"
-    ]
+    assert told() == "files for vllm run-batch, model 'm'; no command vllm here: its files are for another machine"
     command()
-    assert told() == ["ok       files: files for vllm run-batch, model 'm'; the command is here"]
+    assert told() == "files for vllm run-batch, model 'm'; the command is here"
 
 
 def test_lines_that_vllm_leaves_out_are_asked_again(pack: Pack) -> None:

@@ -1,17 +1,14 @@
 """What is wrong with an endpoint is seen before anything is paid for, and nothing that an endpoint says can stop that."""
 
 import asyncio
-import os
-import shutil
-import sys
-from collections.abc import Callable
+import json
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from star1 import cli, doctor, params, preflight
+from star1 import doctor, params, preflight
 from star1.calls import Calls, ask_rows
 from star1.endpoints import Endpoint, Sampling, connect
 from star1.errors import CallError, SettingError
@@ -62,9 +59,22 @@ def config(url: str, **changes: Any) -> params.Params:
     return params.Params.model_validate(values)
 
 
-def told(found: list[doctor.Finding], level: str) -> str:
-    """The lines of a level, about endpoints over the network."""
-    return "\n".join(one.line() for one in found if one.level == level)
+def examine(values: params.Params, *names: str, whole: bool = False, today: date | None = None) -> doctor.Report:
+    """What the doctor says about endpoints."""
+    about = doctor.About(
+        values.model_dump(mode="json", exclude_unset=True), names=names, whole=whole, today=today or date.today()
+    )
+    return doctor.examine(about, [doctor.OF_ENDPOINTS])
+
+
+def seen(report: doctor.Report) -> str:
+    """What is well."""
+    return "\n".join(one.found for one in report.checked)
+
+
+def found(report: doctor.Report) -> dict[str, str]:
+    """What is wrong, by kind."""
+    return {one.id: f"{one.where}: {one.what}" for one in report.findings}
 
 
 def test_a_model_that_is_not_listed_stops_a_stage_before_its_first_call(tmp_path: Path) -> None:
@@ -239,8 +249,8 @@ def test_the_doctor_finds_all_well(monkeypatch: pytest.MonkeyPatch) -> None:
     """Key, address and model of the endpoint with a role; the one without is looked at with --all alone."""
     monkeypatch.setenv(KEY, SECRET)
     with server(answered, listed(*NAMES)) as served:
-        found = doctor.examine(config(served.url, key=KEY, retires="2027-01-01"), today=TODAY)
-        lines = told(found, "ok")
+        report = examine(config(served.url, key=KEY, retires="2027-01-01"), today=TODAY)
+        lines = seen(report)
         assert f"endpoint r1 (teacher): environment variable {KEY} is set" in lines
         assert f"model 'deepseek-r1' at {served.url}: answers" in lines
         assert "model 'deepseek-r1' is one of the 5 that the endpoint offers" in lines
@@ -249,58 +259,60 @@ def test_the_doctor_finds_all_well(monkeypatch: pytest.MonkeyPatch) -> None:
             "endpoint stand-in (classifier, scorer, rewriter, judge refusal, judge guard): 'stand-in (no language model)'"
             in lines
         )
-        assert not told(found, "refused")
+        assert report.findings == []
         assert not served.requests
-        assert not [one for one in doctor.examine(config(served.url), ["stand-in"]) if "r1" in one.text]
+        assert "r1" not in seen(examine(config(served.url), "stand-in"))
     with pytest.raises(SettingError, match=r"'r2'; expected an endpoint of params\.yaml: stand-in, r1"):
-        doctor.examine(config(served.url), ["r2"])
+        examine(config(served.url), "r2")
 
 
 def test_the_doctor_looks_at_endpoints_without_a_role_when_asked() -> None:
     with server(answered, listed(*NAMES)) as served:
-        found = config(served.url)
-        found.llm.roles.teacher = "stand-in"
-        doctor.examine(found)
+        values = config(served.url)
+        values.llm.roles.teacher = "stand-in"
+        examine(values)
         assert served.listed == 0
-        assert "endpoint r1 (no role)" in told(doctor.examine(found, whole=True), "ok")
+        assert "endpoint r1 (no role)" in seen(examine(values, whole=True))
 
 
 @pytest.mark.parametrize(
-    ("models", "changes", "says"),
+    ("models", "changes", "kind", "says"),
     [
-        (listed("a", "b"), {}, "no such model there; expected one of those it lists: a, b. Hint"),
-        (listed("deepseek-r1"), {"key": KEY}, f"environment variable {KEY} is not set"),
-        (listed("deepseek-r1"), {"retires": "2026-05-01"}, "retired on 2026-05-01"),
+        (listed("a", "b"), {}, "endpoint-model", "no such model there; expected one of those it lists: a, b"),
+        (listed("deepseek-r1"), {"key": KEY}, "endpoint-key", f"environment variable {KEY} is not set"),
+        (listed("deepseek-r1"), {"retires": "2026-05-01"}, "endpoint-retired", "retired on 2026-05-01"),
     ],
 )
-def test_the_doctor_refuses(models: Answer, changes: dict[str, Any], says: str) -> None:
+def test_the_doctor_finds_an_error(models: Answer, changes: dict[str, Any], kind: str, says: str) -> None:
     with server(answered, models) as served:
-        found = doctor.examine(config(served.url, **changes), today=TODAY)
-    assert says in told(found, "refused")
-    assert told(found, "refused").count("\n") == 0
-    assert "answers" in told(found, "ok")
+        report = examine(config(served.url, **changes), today=TODAY)
+    assert list(found(report)) == [kind]
+    assert says in found(report)[kind]
+    assert report.status == 2
+    assert "answers" in seen(report)
 
 
 def test_the_doctor_warns() -> None:
     with server(answered, listed(*NAMES)) as served:
-        found = doctor.examine(config(served.url, model="gpt-4o", retires="2026-06-30"), today=TODAY)
-    assert (
-        "hint: before paying, set the endpoint's model to one of gpt-4o-2024-08-06." in told(found, "warning").lower()
-    )
-    assert "retires on 2026-06-30, in 29 days" in told(found, "warning")
+        report = examine(config(served.url, model="gpt-4o", retires="2026-06-30"), today=TODAY)
+    alias, ends = report.findings
+    assert (alias.id, alias.fix) == ("endpoint-alias", "star1 preset --set llm.endpoints.r1.model=gpt-4o-2024-08-06")
+    assert "retires on 2026-06-30, in 29 days" in ends.what
+    assert report.status == 1
 
 
 def test_where_no_models_are_listed_is_no_error() -> None:
     with server(answered) as served:
-        found = doctor.examine(config(served.url))
-    assert "endpoint r1 (teacher): not listed: whether there is a model 'deepseek-r1'" in told(found, "note")
-    assert not told(found, "refused")
+        report = examine(config(served.url))
+    (unknown,) = report.not_checked
+    assert "endpoint r1 (teacher): not listed: whether there is a model 'deepseek-r1'" in unknown.reason
+    assert report.findings == []
 
 
-def test_nobody_at_the_address_is_refused() -> None:
-    found = doctor.examine(config("http://127.0.0.1:9/v1"))
-    assert "model 'deepseek-r1' at http://127.0.0.1:9/v1: connection refused" in told(found, "refused")
-    assert "Hint: start the server, or correct the endpoint's base_url" in told(found, "refused")
+def test_nobody_at_the_address_is_an_error() -> None:
+    (one,) = examine(config("http://127.0.0.1:9/v1")).findings
+    assert "model 'deepseek-r1' at http://127.0.0.1:9/v1: connection refused" in one.what
+    assert one.fix == "vllm serve deepseek-r1 --port 9"
 
 
 def test_the_key_is_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -312,13 +324,13 @@ def test_the_key_is_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         listed(f"model-of-{SECRET}", "b\x1b[31m"),
     ):
         with server(answered, answer) as served:
-            lines = "\n".join(one.line() for one in doctor.examine(config(served.url, key=KEY)))
+            report = examine(config(served.url, key=KEY))
+            lines = "\n".join(doctor.lines(report)) + json.dumps(report.as_json())
             assert SECRET not in lines
             assert SECRET[:9] not in lines
             assert "\x1b" not in lines
             if answer.status == 401:
-                assert "status 401, the key is not accepted; expected a key that is. Hint: check" in lines
-                assert f"environment variable {KEY}" in lines
+                assert f"status 401, the key in {KEY} is not accepted" in lines
             if answer.status == 200:
                 assert "[key]" in lines
                 with pytest.raises(CallError) as stopped:
@@ -343,57 +355,14 @@ def test_azure_lists_models_and_is_asked_for_deployments(monkeypatch: pytest.Mon
 
 def test_the_generation_server_is_looked_at_where_there_is_one() -> None:
     with server(answered, listed("served-star1")) as served:
-        found = config(served.url, model="served-star1")
-        found.generate.engine = "openai"
-        found.generate.options = {"base_url": served.url, "served_model": "served-star1"}
-        assert "generate.options (served-star1): model 'served-star1' is one of the 1" in told(
-            doctor.examine(found), "ok"
-        )
-        found.generate.options["served_model"] = "other"
-        assert "generate.options (other): model 'other'" in told(doctor.examine(found), "refused")
-
-
-def test_room_and_rights_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused where a run would end with a full disk, or could not write."""
-    usage = shutil.disk_usage(tmp_path)
-    for free, level in ((10**7, "refused"), (10**9, "warning"), (10**11, "ok")):
-        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: usage._replace(free=free))
-        assert "GB free" in told(doctor.machine(tmp_path), level)
-    (tmp_path / "logs").mkdir()
-    allowed: Callable[..., bool] = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "logs" and allowed(path, mode))
-    assert f"{tmp_path}/logs: not writable; expected a folder" in told(doctor.machine(tmp_path), "refused")
-    assert not [one for one in doctor.machine(tmp_path) if one.level == "warning"]
-    assert {one.text.partition(":")[0] for one in doctor.machine(tmp_path) if one.level == "note"} == {
-        "vllm",
-        "bitsandbytes",
-        "apptainer",
-        "bwrap",
-        "CUDA",
-    }
-
-
-def test_the_command_ends_with_status_1_when_something_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("policies", "bundled", "Snakefile"):
-        Path(name).symlink_to(ROOT / name)
-    text = (ROOT / "params.yaml").read_text("utf-8")
-    Path("params.yaml").write_text(text)
-    monkeypatch.setattr(sys, "argv", ["star1", "doctor"])
-    cli.main()
-    assert capsys.readouterr().out.startswith("ok       endpoint stand-in (classifier")
-    nobody = '{provider: openai, model: m, label: m, base_url: "http://127.0.0.1:9/v1"}\n    stand-in:'
-    Path("params.yaml").write_text(
-        text.replace("    stand-in:", f"    r1: {nobody}").replace("guard, endpoint: stand-in", "guard, endpoint: r1")
-    )
-    with pytest.raises(SystemExit, match="1"):
-        cli.main()
-    assert (
-        "refused  endpoint r1 (judge guard): model 'm' at http://127.0.0.1:9/v1: connection refused"
-        in capsys.readouterr().out
-    )
+        values = config(served.url, model="served-star1")
+        values.generate.engine = "openai"
+        values.generate.options = {"base_url": served.url, "served_model": "served-star1"}
+        assert "generate.options (served-star1): model 'served-star1' is one of the 1" in seen(examine(values))
+        values.generate.options["served_model"] = "other"
+        report = examine(values)
+    assert "generate.options (other): model 'other'" in found(report)["endpoint-model"]
+    assert report.findings[0].fix == "star1 preset --set generate.options.served_model=served-star1"
 
 
 def test_a_reply_is_the_same_with_and_without_a_list(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from star1 import conda, doctor, image_build, images, seals
+from star1 import conda, image_build, images, seals
 from star1.errors import InputError, SettingError, Star1Error
 from star1.images import Image
 from star1.passport.books import Books
@@ -286,44 +286,6 @@ def test_the_profile_asks_for_containers_and_keeps_the_defaults() -> None:
     assert default.items() <= profile.items()
     assert profile["software-deployment-method"] == "apptainer"
     assert "--cleanenv" in profile["apptainer-args"]
-
-
-# --- doctor ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project whose default profile asks for containers, with two images in order and apptainer at hand."""
-    for kind in ("data", "finetune"):
-        image = parts_of(tmp_path, kind)
-        image.path.write_bytes(kind.encode())
-        digest = file_digest(image.path)
-        images.record_file(image.path).write_text(json.dumps({"sha256": digest}))
-    (tmp_path / "profiles/default").mkdir(parents=True)
-    (tmp_path / "profiles/default/config.yaml").write_text("sdm: [apptainer]\n")
-    monkeypatch.setattr(doctor, "_command", lambda *_: True)
-    return tmp_path
-
-
-def test_doctor_looks_at_images_where_a_profile_asks_for_them(project: Path) -> None:
-    found = {one.text.split(":")[0]: one.level for one in doctor.containers("cpu", project, {})}
-    assert found == {"image data": "ok", "image finetune": "ok", "containers/vllm.def": "refused"}
-    (project / "profiles/default/config.yaml").write_text("cores: all\n")
-    assert doctor.containers("cpu", project, {}) == []
-    (project / "profiles/mine").mkdir()
-    (project / "profiles/mine/config.yaml").write_text("software-deployment-method: apptainer\n")
-    assert doctor.containers("cpu", project, {"SNAKEMAKE_PROFILE": "profiles/mine"}) != []
-
-
-def test_doctor_tells_an_image_of_other_locks_from_a_damaged_one(project: Path) -> None:
-    Image("data", root=project).path.write_bytes(b"cut off")
-    with (project / "envs/finetune.lock").open("a") as file:
-        file.write("# newer\n")
-    data, finetune, _ = (one.text for one in doctor.containers("cpu", project, {}))
-    assert "is not the file that its record tells of" in data
-    assert "make images" in data
-    assert "no containers/finetune-" in finetune
-    assert "is for other locks or definitions" in finetune
 
 
 # --- building --------------------------------------------------------------------------------------------------------

@@ -181,11 +181,18 @@ class Inputs:
         entry = runs.entry_of(wildcards.run, self._runs)
         return int(runs.settings_of(self.params.values["finetune"]["settings"], entry)["processes"])
 
-    def gpus(self, wildcards: Any) -> int:
-        """GPUs of a run's job: one a process, and none for a tiny base model."""
-        values = self.params.values
-        base = runs.entry_of(wildcards.run, self._runs)["base"]
-        return 0 if values["fetch"]["models"][base]["kind"] == "tiny" else self.processes(wildcards)
+    def run_on_gpu(self, wildcards: Any) -> bool:
+        """Whether a run's job can use a GPU: not with a tiny base model."""
+        return self._large(str(wildcards.run))
+
+    def model_on_gpu(self, model: str) -> bool:
+        """Whether the job that lets a model answer can use a GPU; a server has its own."""
+        return self.params.values["generate"]["engine"] != "openai" and self._large(model)
+
+    def _large(self, model: str) -> bool:
+        models = self.params.values["fetch"]["models"]
+        base = model if model in models else runs.entry_of(model, self._runs)["base"]
+        return bool(models[base]["kind"] != "tiny")
 
     def training_data(self, wildcards: Any) -> list[str]:
         """The data sets of a run."""
