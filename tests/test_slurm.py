@@ -124,7 +124,7 @@ def small_project(folder: Path) -> Path:
     return folder
 
 
-def reasoning(folder: Path, served: Running, rows: int, **need: int) -> Run:
+def reasoning(folder: Path, served: Running, rows: int, more: float = 1.0, **need: int) -> Run:
     """A folder in which the stage `reason` is to be run, on rows that are there, asking an endpoint with a key."""
     small_project(folder)
 
@@ -132,7 +132,7 @@ def reasoning(folder: Path, served: Running, rows: int, **need: int) -> Run:
         endpoint = {"provider": "openai", "model": "m", "label": "m", "base_url": served.url, "slots": SLOTS}
         values["llm"]["endpoints"]["paid"] = {**endpoint, "key": "STAR1_TEST_KEY"}
         values["llm"]["roles"]["teacher"] = "paid"
-        values["resources"] |= {"jobs": {"reason": {"mem_mb": 1500, **need}}, "more": 1.0}
+        values["resources"] |= {"jobs": {"reason": {"mem_mb": 1000, **need}}, "more": more}
 
     set_params(folder, change)
     write_rows(folder / "data/categorized.jsonl", stages.rows(rows, folder.name))
@@ -200,7 +200,7 @@ def runs(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
         def serve(name: str, *wait: str) -> Running:
             return stack.enter_context(running(root / f"{name}.asked", "--wait", *wait))
 
-        late = reasoning(root / "late", serve("late", "4", "5"), 170, runtime=1)
+        late = reasoning(root / "late", serve("late", "4", "5"), 170, more=3.0, runtime=1)
         cancelled = reasoning(root / "cancelled", serve("cancelled", "0.6", "1.2"), 120)
         leaking = reasoning(root / "leaking", serve("leaking", "0.6", "1.2"), 120, mem_mb=600)
         moved = reasoning(root / "moved", serve("moved", "0.6", "1.2"), 120)
@@ -323,7 +323,7 @@ def test_a_cancelled_job_goes_on_and_pays_nothing_twice(runs: Runs) -> None:
 def test_a_job_out_of_time_gets_more_of_it_and_pays_nothing_twice(runs: Runs) -> None:
     """On a busy machine it may take a third try."""
     found = list(jobs(runs.late.folder).values())
-    assert [job["limit"] for job in found] == ["1:00", "2:00", "3:00"][: len(found)]
+    assert [job["limit"] for job in found] == ["1:00", "4:00", "7:00"][: len(found)]
     assert [job["state"] for job in found] == ["TIMEOUT"] * (len(found) - 1) + ["COMPLETED"]
     assert len(found) > 1
     assert paid(runs.late) == (170, 0)
