@@ -68,7 +68,7 @@ def jobs(folder: Path, states: str = "all") -> dict[str, dict[str, str]]:
     return dict(sorted(found.items(), key=lambda item: int(item[0])))
 
 
-def wait_until(true: Callable[[], object], what: str, timeout_s: float = 240) -> None:
+def wait_until(true: Callable[[], object], what: str, timeout_s: float = 600) -> None:
     """Until something holds.
 
     Raises:

@@ -7,9 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,10 +67,15 @@ class Run:
                 text=True,
             )
 
-    def wait(self, timeout_s: float = 400) -> int:
+    def wait(self, timeout_s: float = 900) -> int:
         """Its exit status."""
         assert self.process
         return self.process.wait(timeout=timeout_s)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether Snakemake has."""
+        return self.process is None or self.process.poll() is not None
 
     @property
     def told(self) -> str:
@@ -84,7 +89,8 @@ class Run:
 
     def wait_asked(self, count: int) -> None:
         """Until so many requests came."""
-        wait_until(lambda: len(self.items) >= count, f"{count} requests of {self.folder.name}")
+        wait_until(lambda: len(self.items) >= count or self.has_ended, f"{count} requests of {self.folder.name}")
+        assert not self.has_ended, self.told[-4000:]
 
     def running_job(self, among: str = "") -> str:
         """The id of its job that runs."""
@@ -201,9 +207,9 @@ def runs(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
             return stack.enter_context(running(root / f"{name}.asked", "--wait", *wait))
 
         late = reasoning(root / "late", serve("late", "4", "5"), 170, more=3.0, runtime=1)
-        cancelled = reasoning(root / "cancelled", serve("cancelled", "0.6", "1.2"), 120)
+        cancelled = reasoning(root / "cancelled", serve("cancelled", "1", "2"), 120)
         leaking = reasoning(root / "leaking", serve("leaking", "0.6", "1.2"), 120, mem_mb=600)
-        moved = reasoning(root / "moved", serve("moved", "0.6", "1.2"), 120)
+        moved = reasoning(root / "moved", serve("moved", "1", "2"), 120)
         trained = training(root / "trained")
         whole = Run(root / "whole")
         copy_project(whole.folder)
@@ -229,11 +235,10 @@ def _go(all_of: Runs, root: Path) -> None:
                          "--", "models/star1/manifest.json")  # fmt: skip
     python_path = f"{all_of.leaking.folder}{os.pathsep}{root / 'leak'}"
     reason(all_of.leaking, PYTHONPATH=python_path, LEAK_MB="500")
-    threads = [threading.Thread(target=act, args=(all_of,)) for act in (_cancel, _move, _drain, _stop_training)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    acts = (_cancel, _move, _drain, _stop_training)
+    with ThreadPoolExecutor(len(acts)) as pool:
+        for done in [pool.submit(act, all_of) for act in acts]:
+            done.result()
     for name in ("cancelled", "late", "leaking", "moved", "trained", "whole"):
         run = getattr(all_of, name)
         assert run.wait() == 0, f"{name}: {run.told[-4000:]}"
