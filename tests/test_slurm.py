@@ -21,7 +21,7 @@ import yaml
 from benchmarks import stages
 from star1.records import read_json, read_rows, write_rows
 from tests import micro
-from tests.cluster import ask, jobs, slurm, wait_until
+from tests.cluster import ask, jobs, resume, slurm, wait_until
 from tests.conftest import ROOT
 from tests.faultserver import Running, running
 from tests.test_default_run import SMALL, copy_project
@@ -261,7 +261,7 @@ def _move(all_of: Runs) -> None:
     job = run.running_job()
     ask("scontrol", "update", "nodename=node2", "state=down", "reason=test")
     wait_until(lambda: jobs(run.folder)[job]["state"] != "RUNNING", "the job to leave its node", 60)
-    ask("scontrol", "update", "nodename=node2", "state=resume")
+    resume("node2")
 
 
 def _drain(all_of: Runs) -> None:
