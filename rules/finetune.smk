@@ -6,7 +6,8 @@
 #      results/metrics/finetune-{run}.json    loss, rate and tokens of each update
 #      results/plots/finetune-{run}.csv       the same for `dvc plots show`
 #      results/costs/finetune-{run}.json      time, memory, energy, and on what; not in git, since no two runs agree
-# With `processes` above 1 or a `sharding`, the script starts itself that often (star1/launching.py, docs/training.md).
+# With `processes` above 1 or a `sharding`, the script starts itself that often (star1/launching.py, docs/training.md); with `nodes`
+# above 1, on as many machines of a Slurm allocation (star1/nodes.py).
 
 
 rule finetune:
@@ -30,6 +31,12 @@ rule finetune:
         mem_mb=lambda wildcards, threads: 4000 * threads,
         gpu=inputs.gpus,
         runtime=1440,
+        # Over several machines, as Slurm is asked for them; the job is a launcher there, and calls srun itself.
+        nodes=inputs.nodes,
+        tasks=inputs.nodes,
+        tasks_per_gpu=inputs.where_several(0),
+        gres=inputs.gres,
+        mpi=inputs.where_several("srun"),
     params:
         run=inputs.run(),
         settings=P("finetune.settings"),

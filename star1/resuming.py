@@ -29,6 +29,7 @@ STATE = "state.json"
 KEPT = 2
 # Modules that decide what training gives; a test holds them against what star1.sft imports.
 CODE = ("adapters", "chat", "checkpoints", "losses", "packing", "recipe", "rendering", "sft", "sharding", "training")
+TOGETHER_S = 3.0  # signals within this time are one
 BYTES_PER_WEIGHT = 12  # float32 weights and the two moments of AdamW
 
 
@@ -223,16 +224,26 @@ def memory_told(stage: str, pack_tokens: int, checkpointing: bool) -> Iterator[N
 
 @contextlib.contextmanager
 def signals(stage: str) -> Iterator[list[int]]:
-    """Collect SIGTERM and Ctrl-C in a list instead of dying of them; a second one is not collected."""
+    """Collect SIGTERM and Ctrl-C in a list instead of dying of them; a second one, later, is not collected.
+
+    A terminal and a scheduler send theirs to every process, and each launcher passes its own on: what comes together is one.
+    """
     heard: list[int] = []
     before: dict[int, Any] = {}
+    first = 0.0
 
     def note(number: int, _frame: Any) -> None:
+        nonlocal first
+        if heard:
+            if time.monotonic() - first > TOGETHER_S:
+                give_back()
+                os.kill(os.getpid(), number)
+            return
+        first = time.monotonic()
         heard.append(number)
         peers.tell_once(
             f"{stage}: {signal.Signals(number).name}: finishes the update and saves; a second signal ends it at once"
         )
-        give_back()
 
     def give_back() -> None:
         for one, handler in before.items():
