@@ -16,6 +16,7 @@ from star1.workflow import engine
 from star1.workflow.inputs import Inputs
 from star1.workflow.ladders import Ladder
 from star1.workflow.lookups import Params, code
+from star1.workflow.needs import Needs
 from star1.workflow.plots import plot
 
 min_version("9.27")
@@ -23,6 +24,7 @@ min_version("9.27")
 try:
     P = Params(params.load())
     engine.before_plan(workflow)
+    needs = Needs(P.values["resources"], workflow)
 except Star1Error as error:
     sys.exit(f"error: {error}")
 
@@ -67,8 +69,16 @@ include: "rules/summarize.smk"
 include: "rules/release.smk"
 
 
+try:
+    needs.check([*(rule.name for rule in workflow.rules), "ladder"])
+except Star1Error as error:
+    sys.exit(f"error: {error}")
+
+
+# What a cluster's queue is not asked for; fetch.smk has more.
 localrules:
     all,
+    release_model,
 
 
 # Every published artifact by name: one that is deleted is stale for both engines.

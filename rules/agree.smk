@@ -24,8 +24,7 @@ rule agree:
     container:
         IMAGES["data"]
     resources:
-        mem_mb=2000,
-        runtime=30,
+        **needs("agree"),
     params:
         models=inputs.models(),
         benchmarks=P("generate.benchmarks"),

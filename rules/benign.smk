@@ -26,8 +26,7 @@ rule benign_rewrite:
         IMAGES["data"]
     resources:
         **inputs.turns("rewriter"),
-        mem_mb=4000,
-        runtime=1440,
+        **needs("benign_rewrite"),
     params:
         endpoint=inputs.endpoint("rewriter"),
         sampling=P("benign.rewrite.sampling"),
@@ -57,8 +56,7 @@ rule benign_reason:
         IMAGES["data"]
     resources:
         **inputs.turns("teacher"),
-        mem_mb=4000,
-        runtime=1440,
+        **needs("benign_reason"),
     params:
         endpoint=inputs.endpoint("teacher"),
         sampling=P("benign.reason.sampling"),
@@ -87,8 +85,7 @@ rule benign_score:
         IMAGES["data"]
     resources:
         **inputs.turns("scorer"),
-        mem_mb=4000,
-        runtime=1440,
+        **needs("benign_score"),
     params:
         endpoint=inputs.endpoint("scorer"),
         sampling=P("benign.score.sampling"),
@@ -113,8 +110,7 @@ rule benign_keep:
     container:
         IMAGES["data"]
     resources:
-        mem_mb=2000,
-        runtime=10,
+        **needs("benign_keep"),
     params:
         pack=P("policy.pack"),
     shell:

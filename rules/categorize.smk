@@ -24,8 +24,7 @@ rule categorize:
         IMAGES["data"]
     resources:
         **inputs.turns("classifier"),
-        mem_mb=4000,
-        runtime=1440,
+        **needs("categorize"),
     params:
         endpoint=inputs.endpoint("classifier"),
         sampling=P("categorize.sampling"),

@@ -57,8 +57,7 @@ if PARTS == 1:
             IMAGES["data"]
         threads: 2
         resources:
-            mem_mb=8000,
-            runtime=480,
+            **needs("collect"),
         params:
             **COLLECT_PARAMS,
             counts=[f"{name}={path}" for name, path in COUNTS.items()],
@@ -80,8 +79,7 @@ else:
             IMAGES["data"]
         threads: 2
         resources:
-            mem_mb=8000,
-            runtime=480,
+            **needs("collect_pool"),
         params:
             **COLLECT_PARAMS,
         shell:
@@ -101,8 +99,7 @@ else:
             IMAGES["data"]
         threads: 2
         resources:
-            mem_mb=8000,
-            runtime=480,
+            **needs("collect_vectors"),
         params:
             **COLLECT_PARAMS,
             parts=P("collect.shards"),
@@ -126,8 +123,7 @@ else:
             IMAGES["data"]
         threads: 2
         resources:
-            mem_mb=8000,
-            runtime=480,
+            **needs("collect_pairs"),
         params:
             **COLLECT_PARAMS,
         shell:
@@ -150,8 +146,7 @@ else:
         container:
             IMAGES["data"]
         resources:
-            mem_mb=8000,
-            runtime=480,
+            **needs("collect"),
         params:
             **COLLECT_PARAMS,
             counts=[f"{name}={path}" for name, path in COUNTS.items()],

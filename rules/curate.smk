@@ -24,8 +24,7 @@ rule curate:
     container:
         IMAGES["data"]
     resources:
-        mem_mb=4000,
-        runtime=30,
+        **needs("curate"),
     params:
         size=P("curate.size"),
         pack=P("policy.pack"),
@@ -47,8 +46,7 @@ rule curate_select:
     container:
         IMAGES["data"]
     resources:
-        mem_mb=4000,
-        runtime=30,
+        **needs("curate_select"),
     params:
         selection=P("curate.selections.{selection}"),
         pack=P("policy.pack"),
@@ -72,8 +70,7 @@ rule curate_perturb:
     container:
         IMAGES["data"]
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **needs("curate_perturb"),
     params:
         size=P("curate.size"),
         noise=P("curate.stability"),

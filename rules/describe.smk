@@ -30,8 +30,7 @@ rule describe:
     container:
         IMAGES["data"]
     resources:
-        mem_mb=4000,
-        runtime=30,
+        **needs("describe"),
     params:
         sets=[f"{name}={path}" for name, path in DESCRIBED.items()],
         confidence=P("summarize.confidence"),

@@ -7,6 +7,19 @@
 #      data/benchmarks/*.manifest.json       which rows a test set has, and their digest
 #      data/published/{published}.jsonl       rows as in STAR-1
 #      models/base/{model}/                   a checkpoint; its manifest.json lists the files
+# On a cluster these run where Snakemake does: compute nodes often have no way out. A tiny model is made, which is a job.
+
+
+localrules:
+    fetch_source,
+    fetch_benchmark,
+    fetch_published,
+
+
+if all(entry["kind"] != "tiny" for entry in P.values["fetch"]["models"].values()):
+
+    localrules:
+        fetch_model,
 
 
 rule fetch_source:
@@ -22,8 +35,7 @@ rule fetch_source:
     container:
         IMAGES["data"]
     resources:
-        mem_mb=2000,
-        runtime=60,
+        **needs("fetch_source"),
     params:
         entry=P("fetch.sources.{source}"),
         mirror=P("fetch.mirror"),
@@ -46,8 +58,7 @@ rule fetch_benchmark:
     container:
         IMAGES["data"]
     resources:
-        mem_mb=2000,
-        runtime=60,
+        **needs("fetch_benchmark"),
     params:
         entry=P("fetch.benchmarks.{benchmark}"),
         mirror=P("fetch.mirror"),
@@ -68,8 +79,7 @@ rule fetch_published:
     container:
         IMAGES["data"]
     resources:
-        mem_mb=2000,
-        runtime=60,
+        **needs("fetch_published"),
     params:
         entry=P("fetch.published.{published}"),
         mirror=P("fetch.mirror"),
@@ -91,8 +101,7 @@ rule fetch_model:
         IMAGES["finetune"]
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        **needs("fetch_model"),
     params:
         entry=P("fetch.models.{model}"),
         mirror=P("fetch.mirror"),

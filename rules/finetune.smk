@@ -28,15 +28,8 @@ rule finetune:
     # Processes that the script starts: a thread and, unless the base model is a tiny one, a GPU each.
     threads: inputs.processes
     resources:
-        mem_mb=lambda wildcards, threads: 4000 * threads,
-        gpu=inputs.gpus,
-        runtime=1440,
-        # Over several machines, as Slurm is asked for them; the job is a launcher there, and calls srun itself.
-        nodes=inputs.nodes,
-        tasks=inputs.nodes,
-        tasks_per_gpu=inputs.where_several(0),
-        gres=inputs.gres,
-        mpi=inputs.where_several("srun"),
+        # With several machines, each has these; the script is a launcher there, and calls srun itself.
+        **needs("finetune", processes=inputs.processes, on_gpu=inputs.run_on_gpu, nodes=inputs.nodes),
     params:
         run=inputs.run(),
         settings=P("finetune.settings"),

@@ -19,8 +19,7 @@ rule generate:
         IMAGES["vllm"]
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=1440,
+        **needs("generate", on_gpu=lambda wildcards: inputs.model_on_gpu(wildcards.model)),
     params:
         benchmarks=lambda wildcards: [
             f"{name}=data/benchmarks/{name}.jsonl:results/generations/{wildcards.model}/{name}.jsonl"

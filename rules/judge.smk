@@ -25,8 +25,7 @@ rule judge:
         IMAGES["data"]
     resources:
         **inputs.judge_turns(),
-        mem_mb=4000,
-        runtime=1440,
+        **needs("judge"),
     params:
         benchmarks=lambda wildcards: [
             f"{name}=data/benchmarks/{name}.jsonl:results/generations/{wildcards.model}/{name}.jsonl"

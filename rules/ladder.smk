@@ -19,6 +19,10 @@ if LADDER.models:
             expand("results/ladder/generations/{{model}}/{benchmark}.jsonl", benchmark=LADDER.benchmarks),
         log:
             "logs/ladder_generate/{model}.log",
+        resources:
+            **needs(
+                "generate", name=LADDER.model, on_gpu=lambda wildcards: inputs.model_on_gpu(LADDER.model(wildcards))
+            ),
         params:
             benchmarks=lambda wildcards: [
                 f"{name}=data/benchmarks/{name}.jsonl:results/ladder/generations/{wildcards.model}/{name}.jsonl"
@@ -49,8 +53,7 @@ if LADDER.models:
             "logs/ladder_judge/{model}.log",
         resources:
             **dict.fromkeys(LADDER.judged(Inputs.judge_turns), 1),
-            mem_mb=4000,
-            runtime=1440,
+            **needs("judge", name=LADDER.model),
         params:
             benchmarks=lambda wildcards: [
                 f"{name}=data/benchmarks/{name}.jsonl:results/ladder/generations/{LADDER.generated(wildcards)}/{name}.jsonl"
@@ -82,8 +85,7 @@ if LADDER.models:
         container:
             IMAGES["data"]
         resources:
-            mem_mb=2000,
-            runtime=10,
+            **needs("ladder"),
         params:
             ladder=P("ladder"),
             settings=P.each("summarize.{}", ["confidence", "power", "bootstrap"]),

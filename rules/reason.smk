@@ -23,8 +23,7 @@ rule reason:
         IMAGES["data"]
     resources:
         **inputs.turns("teacher"),
-        mem_mb=4000,
-        runtime=1440,
+        **needs("reason"),
     params:
         endpoint=inputs.endpoint("teacher"),
         sampling=P("reason.sampling"),

@@ -31,8 +31,7 @@ rule release:
     container:
         IMAGES["data"]
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **needs("release"),
     params:
         endpoints=inputs.answerers(*ASKED),
         roles=P.each("llm.roles.{}", ASKED),
@@ -65,8 +64,7 @@ rule release_model:
     container:
         IMAGES["data"]
     resources:
-        mem_mb=2000,
-        runtime=10,
+        **needs("release_model"),
     params:
         run=inputs.run(),
         licence=P("release.licence"),

@@ -23,8 +23,7 @@ rule score:
         IMAGES["data"]
     resources:
         **inputs.turns("scorer"),
-        mem_mb=4000,
-        runtime=1440,
+        **needs("score"),
     params:
         endpoint=inputs.endpoint("scorer"),
         sampling=P("score.sampling"),

@@ -26,8 +26,7 @@ rule screen:
         IMAGES["data"]
     threads: 2
     resources:
-        mem_mb=8000,
-        runtime=480,
+        **needs("screen"),
     params:
         training=[f"{name}={path}" for name, path in TRAINING.items()],
         benchmarks=[f"{name}=data/benchmarks/{name}.jsonl" for name in SCREENED],

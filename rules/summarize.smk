@@ -31,8 +31,7 @@ rule summarize:
     container:
         IMAGES["data"]
     resources:
-        mem_mb=2000,
-        runtime=10,
+        **needs("summarize"),
     params:
         models=inputs.models(),
         benchmarks=P("generate.benchmarks"),

@@ -22,6 +22,7 @@ from star1.judge_settings import Grader, Judge, Use
 from star1.packs import known_packs
 from star1.policies import pack_mistakes
 from star1.recipe import spread_mistake
+from star1.resources import Resources
 from star1.sandbox import Sandbox
 from star1.sources import COMMIT, Benchmark, Located, Published, Source
 from star1.yaml_files import fields, near
@@ -407,6 +408,7 @@ class Params(Section):
     summarize: Summarize
     release: Release
     images: Images
+    resources: Resources
 
 
 class ParamsError(SettingError):

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A real Slurm on this machine alone, without systemd: for tests, as root, on Debian or Ubuntu.
 #
-#   tests/slurm.sh up [--nodes N]    N nodes (2 unless told), each with this machine's cores, 16 GB on paper and 2 pretended GPUs
+#   tests/slurm.sh up [--nodes N]    N nodes (2 unless told), each with 4 cores and 16 GB on paper, and 2 pretended GPUs
 #   tests/slurm.sh down              cancel its jobs, stop it, and leave nothing of it behind
 #   tests/slurm.sh status            exit status 0: it is up
 #
@@ -42,7 +42,7 @@ install_packages() {
 
 write_conf() {
     local host cores node
-    host=$(hostname -s) cores=$(nproc)
+    host=$(hostname -s) cores=$(($(nproc) > 4 ? $(nproc) : 4))
     cat >"$home/slurm.conf" <<CONF
 $ours
 ClusterName=star1
@@ -69,6 +69,7 @@ AccountingStorageType=accounting_storage/none
 MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
+DefMemPerCPU=1000
 # Ended jobs stay in squeue's sight, which is how Snakemake asks for them without accounting.
 MinJobAge=3600
 KillWait=5

@@ -27,6 +27,10 @@ PREFIX = "APPTAINERENV_"
 # Snakemake tells a job how many threads it has by this variable, which a cleaned environment would not hold.
 THREADS = ' --env OMP_NUM_THREADS="$OMP_NUM_THREADS"'
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg")
+# Which GPUs a job may use; it must hold inside too, or a job takes its neighbours'.
+WHICH_GPUS = "CUDA_VISIBLE_DEVICES"
+# By these Slurm tells a job that it was given some.
+GIVEN_GPUS = ("SLURM_GPUS_ON_NODE", "SLURM_STEP_GPUS", "SLURM_JOB_GPUS", WHICH_GPUS)
 RECORDED = Path("results/metrics/images.json")
 
 
@@ -68,9 +72,19 @@ def _with_options(shellcmd: Callable[..., str]) -> Callable[..., str]:
 
 
 def options(image: str) -> str:
-    """Options for a job in an image: its threads, and the GPUs of this machine where its work can use them."""
-    devices = any(Path(device).exists() for device in GPU_DEVICES)
-    return THREADS + (" --nv" if devices and kind_of(_from_project(image)) in GPU_KINDS else "")
+    """Options for a job in an image: its threads, and the GPUs of this machine where it may and can use them."""
+    if kind_of(_from_project(image)) not in GPU_KINDS or not _has_gpus(os.environ):
+        return THREADS
+    which = f' --env {WHICH_GPUS}="${WHICH_GPUS}"' if WHICH_GPUS in os.environ else ""
+    return f"{THREADS} --nv{which}"
+
+
+def _has_gpus(environment: Mapping[str, str]) -> bool:
+    """Whether this machine has a GPU, and this job one of them: asked where the job runs, as login nodes have none."""
+    if not any(Path(device).exists() for device in GPU_DEVICES):
+        return False
+    given = any(environment.get(name, "") not in ("", "NoDevFiles") for name in GIVEN_GPUS)
+    return given or "SLURM_JOB_ID" not in environment
 
 
 def _from_project(image: str) -> str:

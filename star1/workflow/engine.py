@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from star1.errors import Star1Error
-from star1.workflow import containers, dvcfile, foresight, sync, trust
+from star1.workflow import containers, dvcfile, foresight, slurm, sync, trust
 from star1.workflow.dag import TRUST_CHECK_OFF, digest, jobs, stage_name
 from star1.workflow.stage import STAGE_DIGEST
 
@@ -38,8 +38,10 @@ def on_start(workflow: Any) -> None:
     """Refuse to work for a DVC stage that was generated from other rules; tell what model calls are foreseen to cost.
 
     Raises:
-        Star1Error: dvc.yaml is out of step with the rules or with a list in params.yaml, or an image is not there.
+        Star1Error: dvc.yaml is out of step with the rules or with a list in params.yaml, an image is not there, or a job of an
+            earlier run is still in the queue.
     """
+    slurm.check_left_over(workflow)
     if containers.in_use(workflow):
         containers.check(workflow)
     if expected := os.environ.get(STAGE_DIGEST):

@@ -180,32 +180,26 @@ class Inputs:
         """How many processes a run's job starts on a machine; no shape of the DAG, and told to the job with its settings."""
         return int(self._settings_of_run(wildcards)["processes"])
 
+    def nodes(self, wildcards: Any) -> int:
+        """How many machines a run's job is over."""
+        return int(self._settings_of_run(wildcards)["nodes"])
+
     def _settings_of_run(self, wildcards: Any) -> dict[str, Any]:
         entry = runs.entry_of(wildcards.run, self._runs)
         return runs.settings_of(self.params.values["finetune"]["settings"], entry)
 
-    def gpus(self, wildcards: Any) -> int | None:
-        """GPUs of a run's job on one machine: one a process, and none for a tiny base model; None with several machines."""
-        return None if self.nodes(wildcards) else self._gpus(wildcards)
+    def run_on_gpu(self, wildcards: Any) -> bool:
+        """Whether a run's job can use a GPU: not with a tiny base model."""
+        return self._large(str(wildcards.run))
 
-    def _gpus(self, wildcards: Any) -> int:
-        base = runs.entry_of(wildcards.run, self._runs)["base"]
-        tiny = self.params.values["fetch"]["models"][base]["kind"] == "tiny"
-        return 0 if tiny else self.processes(wildcards)
+    def model_on_gpu(self, model: str) -> bool:
+        """Whether the job that lets a model answer can use a GPU; a server has its own."""
+        return self.params.values["generate"]["engine"] != "openai" and self._large(model)
 
-    def nodes(self, wildcards: Any) -> int | None:
-        """Machines of a run's job, where it has several; None is a resource that is not there."""
-        count = int(self._settings_of_run(wildcards)["nodes"])
-        return count if count > 1 else None
-
-    def where_several(self, value: int | str) -> Callable[[Any], int | str | None]:
-        """A resource of jobs over several machines alone."""
-        return lambda wildcards: value if self.nodes(wildcards) else None
-
-    def gres(self, wildcards: Any) -> str | None:
-        """GPUs of each machine, for Slurm: those of all machines in one number may come to lie unevenly."""
-        count = self._gpus(wildcards)
-        return f"gpu:{count}" if count and self.nodes(wildcards) else None
+    def _large(self, model: str) -> bool:
+        models = self.params.values["fetch"]["models"]
+        base = model if model in models else runs.entry_of(model, self._runs)["base"]
+        return bool(models[base]["kind"] != "tiny")
 
     def training_data(self, wildcards: Any) -> list[str]:
         """The data sets of a run."""
