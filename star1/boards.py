@@ -82,8 +82,8 @@ class Board:
     def failed(self, found: str) -> None:
         """Tell the others of a failure, unless one of them was first."""
         if not self.trouble:
-            first = self.store.compare_set("star1/failed", "", f"{self.node.name}: {found}").decode()
-            self.trouble = "" if first.startswith(f"{self.node.name}: ") else first
+            self.store.compare_set("star1/failed", "", f"{self.node.name}: {found}")
+            self.trouble = self._of_another()
 
     def leave(self) -> None:
         """Say goodbye; the first launcher waits for the others to have done so, since they look at its board."""
@@ -113,8 +113,8 @@ class Board:
         """Tell that this machine lives; gives what ended another one."""
         self._beats += 1
         self._set(f"beat-{self.node.number}", str(self._beats))
-        if self._has("failed"):
-            return self._get("failed")
+        if found := self._of_another():
+            return found
         now = time.monotonic()
         for number in range(self.node.count):
             beat = self._get(f"beat-{number}") if self._has(f"beat-{number}") else ""
@@ -123,6 +123,11 @@ class Board:
             elif now - self._seen[number][1] > SILENT_S:
                 return f"machine {number + 1} of {self.node.count} has been silent for {SILENT_S:g} s"
         return ""
+
+    def _of_another(self) -> str:
+        """The first failure, if it is not this machine's own."""
+        found = self._get("failed") if self._has("failed") else ""
+        return "" if found.startswith(f"{self.node.name}: ") else found
 
     def _has(self, key: str) -> bool:
         return bool(self.store.check([f"star1/{key}"]))
