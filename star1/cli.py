@@ -212,7 +212,7 @@ def fit(args: argparse.Namespace) -> None:
     """Print how much memory a run needs; exit status 1 when it does not fit."""
     from star1 import fitting, params
 
-    lines, fits = fitting.fit(params.load(), args.run, args.gpus, args.memory_gib, args.config)
+    lines, fits = fitting.fit(params.load(), args.run, args.gpus, args.memory_gib, args.config, args.nodes)
     for line in lines:
         say(line)
     if not fits:
@@ -467,6 +467,7 @@ def parser() -> argparse.ArgumentParser:
     kind.add_argument(
         "--gpus", type=int, metavar="N", help="so many, a process each; by default as params.yaml and machine say"
     )
+    kind.add_argument("--nodes", type=int, metavar="N", help="over so many machines; by default as params.yaml says")
     kind.add_argument("--memory-gib", type=float, metavar="G", help="of one GPU; by default what is free here")
     kind.add_argument(
         "--config", type=Path, metavar="FILE", help="config.json of the base model, where it is not fetched yet"
