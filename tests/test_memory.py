@@ -85,7 +85,7 @@ def test_every_process_of_a_machine_reads_the_whole_base() -> None:
     assert not memory.fits(LARGE, plan, 140 * GIB, whole - 1)
     assert memory.of_machine(LARGE, dataclasses.replace(plan, tier="lora")) < 0.52 * whole  # in bfloat16
     # On a CPU the same memory is the process's own: what is spread was whole before.
-    on_cpu = dataclasses.replace(plan, kind="cpu", processes=64, precision="float32", longest=64, pack_tokens=64)
+    on_cpu = Plan(kind="cpu", sharding="fsdp", processes=64, precision="float32", longest=64, pack_tokens=64)
     assert sum(memory.estimate(SMALL, on_cpu).values()) < memory.needed(SMALL, on_cpu) == memory.loading(SMALL, on_cpu)
 
 
