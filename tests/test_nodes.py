@@ -146,7 +146,7 @@ def test_two_machines_of_one_slurm_allocation_give_the_curve_of_one_process(
         assert not (tmp_path / "models/run/manifest.json").exists()
         job()
         cluster.wait_until(lambda: "ended with 0" in told() or told().count("ended with") > 1, "the second job")
-    assert "goes on after update" in told()
+    assert "goes on after update" in told(), told()
     assert told().count("finetune run: 12 rows used") == 1, told()
     curve(tmp_path, alone)
 
