@@ -200,6 +200,15 @@ def calls(args: argparse.Namespace) -> None:
         say("now run `snakemake`, or `dvc repro`: it asks about these rows anew, and about no others")
 
 
+def fill_part(args: argparse.Namespace) -> None:
+    """Ask for a part of a stage's rows."""
+    from star1 import fills, params
+
+    values = params.Params.model_validate(params.load())
+    for line in fills.fill(values, args.stage, fills.read_part(args.part)):
+        say(line)
+
+
 def inspect(args: argparse.Namespace) -> None:
     """Print what a run reads and what it learns."""
     from star1 import inspecting, params
@@ -439,9 +448,17 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--replies", action="store_true", help="with the stored replies in full")
     command.add_argument("--all", action="store_true", help="with long lists in full")
     command.set_defaults(do=passport)
-    command = commands.add_parser("calls", help="model calls: ask anew about quarantined rows")
+    command = commands.add_parser(
+        "calls", help="model calls: ask anew about quarantined rows, or for a part of a stage"
+    )
     command.set_defaults(do=calls)
     kinds = command.add_subparsers(dest="what", required=True, metavar="WHAT")
+    kind = kinds.add_parser(
+        "fill", help="ask for a part of a stage's rows, beside other machines, before the stage runs"
+    )
+    kind.add_argument("stage", metavar="STAGE", help="such as reason or judge-tiny")
+    kind.add_argument("--part", default="1/1", metavar="N/COUNT", help="which of how many; the first is 1")
+    kind.set_defaults(do=fill_part)
     kind = kinds.add_parser(
         "retry", help="re-open quarantined rows for some reasons; without one, tell which there are"
     )
