@@ -6,7 +6,8 @@
 #      results/metrics/finetune-{run}.json    loss, rate and tokens of each update
 #      results/plots/finetune-{run}.csv       the same for `dvc plots show`
 #      results/costs/finetune-{run}.json      time, memory, energy, and on what; not in git, since no two runs agree
-# With `processes` above 1 or a `sharding`, the script starts itself that often (star1/launching.py, docs/training.md).
+# With `processes` above 1 or a `sharding`, the script starts itself that often (star1/launching.py, docs/training.md); with `nodes`
+# above 1, on as many machines of a Slurm allocation (star1/nodes.py).
 
 
 rule finetune:
@@ -27,7 +28,8 @@ rule finetune:
     # Processes that the script starts: a thread and, unless the base model is a tiny one, a GPU each.
     threads: inputs.processes
     resources:
-        **needs("finetune", processes=inputs.processes, on_gpu=inputs.run_on_gpu),
+        # With several machines, each has these; the script is a launcher there, and calls srun itself.
+        **needs("finetune", processes=inputs.processes, on_gpu=inputs.run_on_gpu, nodes=inputs.nodes),
     params:
         run=inputs.run(),
         settings=P("finetune.settings"),

@@ -26,8 +26,8 @@ def main() -> None:
     args = parser.parse_args()
     settings = recipe.settings_from(runs.settings_of(args.settings, args.choices))
     clock = threads.use(launching.threads_each(args.threads, settings.processes))
-    if launching.needed(settings.processes, settings.sharding):
-        return launching.launch(f"finetune {args.run}", settings.processes, "scripts.finetune", sys.argv[1:])
+    if launching.needed(settings.processes, settings.sharding, settings.nodes):
+        return launching.launch(f"finetune {args.run}", settings.processes, __spec__.name, sys.argv[1:], settings.nodes)
     from star1 import adapters, finetuning  # torch reads the number of threads when it is loaded
 
     adapter = adapters.settings_from(runs.adapter_of(args.lora, args.choices))

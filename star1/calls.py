@@ -18,6 +18,7 @@ from star1.errors import CoverageError, Star1Error, StoppedError
 from star1.faults import HINTS
 from star1.llm import Client
 from star1.parsing import ReplyError
+from star1.parts import absorb
 from star1.progress import Progress
 from star1.records import Row, write_json, write_rows
 from star1.replies import Store
@@ -45,8 +46,14 @@ class Calls:
     coverage: float = field(default=0.0, kw_only=True)
 
     def store(self) -> Store:
-        """The stage's store, open for writing."""
-        return Store(self.replies, *(one.secret() for one in (self.endpoint, *self.others)))
+        """The stage's store, open for writing, with what its parts hold."""
+        store = Store(self.replies, *(one.secret() for one in (self.endpoint, *self.others)))
+        try:
+            absorb(store)
+        except BaseException:
+            store.close()
+            raise
+        return store
 
     def client(self, store: Store) -> Client:
         """Who asks."""

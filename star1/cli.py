@@ -201,6 +201,15 @@ def calls(args: argparse.Namespace) -> None:
         say("now run `snakemake`, or `dvc repro`: it asks about these rows anew, and about no others")
 
 
+def fill_part(args: argparse.Namespace) -> None:
+    """Ask for a part of a stage's rows."""
+    from star1 import fills, params
+
+    values = params.Params.model_validate(params.load())
+    for line in fills.fill(values, args.stage, fills.read_part(args.part)):
+        say(line)
+
+
 def inspect(args: argparse.Namespace) -> None:
     """Print what a run reads and what it learns."""
     from star1 import inspecting, params
@@ -213,7 +222,7 @@ def fit(args: argparse.Namespace) -> None:
     """Print how much memory a run needs; exit status 1 when it does not fit."""
     from star1 import fitting, params
 
-    lines, fits = fitting.fit(params.load(), args.run, args.gpus, args.memory_gib, args.config)
+    lines, fits = fitting.fit(params.load(), args.run, args.gpus, args.memory_gib, args.config, args.nodes)
     for line in lines:
         say(line)
     if not fits:
@@ -452,9 +461,17 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--replies", action="store_true", help="with the stored replies in full")
     command.add_argument("--all", action="store_true", help="with long lists in full")
     command.set_defaults(do=passport)
-    command = commands.add_parser("calls", help="model calls: ask anew about quarantined rows")
+    command = commands.add_parser(
+        "calls", help="model calls: ask anew about quarantined rows, or for a part of a stage"
+    )
     command.set_defaults(do=calls)
     kinds = command.add_subparsers(dest="what", required=True, metavar="WHAT")
+    kind = kinds.add_parser(
+        "fill", help="ask for a part of a stage's rows, beside other machines, before the stage runs"
+    )
+    kind.add_argument("stage", metavar="STAGE", help="such as reason or judge-tiny")
+    kind.add_argument("--part", default="1/1", metavar="N/COUNT", help="which of how many; the first is 1")
+    kind.set_defaults(do=fill_part)
     kind = kinds.add_parser(
         "retry", help="re-open quarantined rows for some reasons; without one, tell which there are"
     )
@@ -480,6 +497,7 @@ def parser() -> argparse.ArgumentParser:
     kind.add_argument(
         "--gpus", type=int, metavar="N", help="so many, a process each; by default as params.yaml and machine say"
     )
+    kind.add_argument("--nodes", type=int, metavar="N", help="over so many machines; by default as params.yaml says")
     kind.add_argument("--memory-gib", type=float, metavar="G", help="of one GPU; by default what is free here")
     kind.add_argument(
         "--config", type=Path, metavar="FILE", help="config.json of the base model, where it is not fetched yet"

@@ -13,16 +13,22 @@ from star1.shapes import Shape, shape_of
 
 
 def fit(
-    values: dict[str, Any], run: str, gpus: int | None, memory_gib: float | None, config: Path | None = None
+    values: dict[str, Any],
+    run: str,
+    gpus: int | None,
+    memory_gib: float | None,
+    config: Path | None = None,
+    nodes: int | None = None,
 ) -> tuple[list[str], bool]:
     """Lines about the memory of a run, and whether it fits.
 
     Args:
         values: params.yaml.
         run: a name of finetune.runs, or the model of one of its seeds.
-        gpus: how many GPUs, a process each; None: as the settings say, on what this machine has.
+        gpus: how many GPUs over all machines, a process each; None: as the settings say, on what this machine has.
         memory_gib: of one GPU (or of the process, on a CPU) [GiB]; None: what is free here.
         config: config.json of the base model; None: that of the fetched model.
+        nodes: how many machines; None: as the settings say, or one if that does not go with `gpus`.
 
     Raises:
         InputError: there is no such run, or its base model is not there yet.
@@ -37,7 +43,9 @@ def fit(
     names = {field.name for field in dataclasses.fields(Settings)}
     settings: Settings = settings_from({key: value for key, value in shared.items() if key in names})
     kind = "cuda" if gpus or memory_gib or _has_gpu() else "cpu"
-    plan = memory.plan_of(settings, kind, gpus, chosen.get("tier", "full"))
+    if nodes is None and gpus and gpus % settings.nodes:
+        nodes = 1
+    plan = memory.plan_of(settings, kind, gpus, chosen.get("tier", "full"), nodes=nodes)
     there, host = rooms.room_of(kind) if memory_gib is None and (kind == "cpu" or _has_gpu()) else (None, None)
     room = there if memory_gib is None else memory_gib * rooms.GIB
     lines = memory.table(shape, plan, room, host if kind == "cuda" else None)

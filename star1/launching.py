@@ -1,6 +1,7 @@
 """Several processes for one job: started by torchrun from the job's own command, watched, and ended together.
 
-An outside launcher (torchrun over several nodes, srun) sets WORLD_SIZE and the like itself; then none is started here.
+Over several machines there is such a launcher on each (star1/nodes.py), and they watch each other (star1/boards.py).
+An outside launcher of all processes (torchrun, srun) sets WORLD_SIZE and the like itself; then none is started here.
 """
 
 import ctypes
@@ -13,18 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
-from star1 import errors
-from star1.errors import Star1Error
+from star1 import errors, nodes
+from star1.nodes import LaunchError, Node
 
 LAUNCHER = "STAR1_LAUNCHER"  # process number of what started a process
 DEATH = 1  # prctl: PR_SET_PDEATHSIG
 HERE = "127.0.0.1"
 # How long a process that lost another one waits before it ends, so that the launcher names the one that was first [s].
 AFTER_S = 2.0
-
-
-class LaunchError(Star1Error):
-    """A process of a job that did not finish."""
+# Statuses of processes that a signal stopped in order; they have told it, and what they did.
+STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGINT)
 
 
 def inside() -> bool:
@@ -32,9 +31,9 @@ def inside() -> bool:
     return "WORLD_SIZE" in os.environ
 
 
-def needed(processes: int, sharding: str) -> bool:
+def needed(processes: int, sharding: str, machines: int = 1) -> bool:
     """Whether a job must start processes: weights are only spread among such, even if there is one."""
-    return not inside() and (processes > 1 or sharding != "none")
+    return not inside() and (processes * machines > 1 or sharding != "none")
 
 
 def threads_each(threads: int, processes: int) -> int:
@@ -42,52 +41,106 @@ def threads_each(threads: int, processes: int) -> int:
     return max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", processes)))
 
 
-def command(processes: int, module: str, arguments: Sequence[str]) -> list[str]:
-    """The command that runs `module` in so many processes on this machine."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+def command(processes: int, module: str, arguments: Sequence[str], node: Node | None = None) -> list[str]:
+    """The command that runs `module` in so many processes on this machine, `node` of several."""
+    launcher = [sys.executable, "-m", "torch.distributed.run"]
+    if node is None:
+        launcher += ["--standalone", "--nproc-per-node", str(processes), "--local-addr", HERE]
+    else:
+        launcher += ["--nnodes", str(node.count), "--node-rank", str(node.number), "--nproc-per-node", str(processes)]
+        launcher += ["--master-addr", node.address, "--master-port", str(node.port)]
     # SIGTERM and Ctrl-C are passed on by us: torchrun would give a process 30 s to save its state, however large.
-    launcher += ["--local-addr", HERE, "--signals-to-handle", "SIGHUP,SIGQUIT"]
+    launcher += ["--signals-to-handle", "SIGHUP,SIGQUIT"]
     # Behind `--`, or the launcher would take our flags for its own.
     return [*launcher, "-m", "--", module, *arguments]
 
 
-def launch(stage: str, processes: int, module: str, arguments: Sequence[str]) -> None:
-    """Run `module` in so many processes; what one of them cannot do ends all.
+def launch(stage: str, processes: int, module: str, arguments: Sequence[str], machines: int = 1) -> None:
+    """Run `module` in so many processes on each of so many machines; what one of them cannot do ends all.
 
     Raises:
         LaunchError: a process did not finish; what it told stands on stderr already.
+        SettingError: the machines are not there.
     """
+    os.environ |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    node = nodes.here(machines) if machines > 1 else None
+    if machines > 1 and node is None:
+        return _by_slurm(stage, machines, module, arguments)
+    os.environ[LAUNCHER] = str(os.getpid())
+    with _passed_on() as heard:
+        status, found = _run(stage, processes, module, arguments, node)
+    if heard:
+        sys.exit(128 + heard[0])
+    if status in STOPPED:
+        sys.exit(status)
+    if found is not None:
+        raise found
+
+
+def _run(
+    stage: str, processes: int, module: str, arguments: Sequence[str], node: Node | None
+) -> tuple[int, LaunchError | None]:
+    """Run the processes of this machine; gives the status of the first that failed, and the error that tells it."""
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    from star1.boards import Board
+
     parse_args, run_agent = cast(Any, torchrun.parse_args), cast(Any, torchrun.run)
-    os.environ |= {LAUNCHER: str(os.getpid()), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    if sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     for name in ("torch.distributed.elastic", "torch.distributed.run"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with _passed_on() as heard:
-        try:
-            run_agent(parse_args(command(processes, module, arguments)[3:]))
-        except ChildFailedError as error:
-            if heard:
-                sys.exit(128 + heard[0])
-            raise _failed(stage, processes, *error.get_first_failure()) from None
+    if node is None and sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    board = Board(stage, node, _kill_children) if node else None
+    status, error = 0, None
+    try:
+        run_agent(parse_args(command(processes, module, arguments, node)[3:]))
+    except ChildFailedError as failed:
+        rank, failure = failed.get_first_failure()
+        status = int(failure.exitcode)
+        error = _failed(stage, processes * (node.count if node else 1), rank, status, node)
+    if board and node:
+        if error and status not in STOPPED:
+            board.failed(error.found)
+        board.leave()
+        if board.trouble and status not in STOPPED:
+            return 1, LaunchError(f"{stage}: {node.name}", f"ended, since {board.trouble}", "all to finish")
+    return status, error
 
 
-def _failed(stage: str, processes: int, rank: int, failure: Any) -> LaunchError:
-    status = int(failure.exitcode)
+def _by_slurm(stage: str, machines: int, module: str, arguments: Sequence[str]) -> None:
+    """Have srun start this very command on each machine of the allocation."""
+    with _passed_on(signal.SIGTERM) as heard:
+        status = nodes.start(stage, machines, [sys.executable, "-m", module, *arguments])
+    if heard:
+        sys.exit(128 + heard[0])
+    if status in STOPPED:
+        sys.exit(status)
+    if status:
+        found, hint = f"ended with status {status} on one of {machines} machines", "the first error stands above"
+        raise LaunchError(stage, found, "all to finish", hint)
+
+
+def _kill_children() -> None:
+    import psutil
+
+    for child in psutil.Process().children():
+        child.kill()
+
+
+def _failed(stage: str, processes: int, rank: int, status: int, node: Node | None = None) -> LaunchError:
     which = f"process {rank + 1} of {processes}"
+    where = f"{stage}: {node.name}" if node else stage
     if status < 0:
         found = f"{which} was killed by {signal.Signals(-status).name}"
         hint = "SIGKILL is what a system does that runs out of memory; start it again: it goes on from the last state"
-        return LaunchError(stage, found, "all to finish", hint)
-    return LaunchError(stage, f"{which} ended with status {status}", "all to finish", "what it told stands above")
+        return LaunchError(where, found, "all to finish", hint)
+    return LaunchError(where, f"{which} ended with status {status}", "all to finish", "what it told stands above")
 
 
 @contextmanager
-def _passed_on() -> Iterator[list[int]]:
-    """Give SIGTERM and Ctrl-C to the processes that were started, which save their state and end."""
+def _passed_on(always: int = 0) -> Iterator[list[int]]:
+    """Give SIGTERM and Ctrl-C (or `always` in place of both) to what was started, which saves its state and ends."""
     import psutil
 
     heard: list[int] = []
@@ -98,7 +151,7 @@ def _passed_on() -> Iterator[list[int]]:
         if not children:
             sys.exit(128 + number)
         for child in children:
-            child.send_signal(number)
+            child.send_signal(always or number)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

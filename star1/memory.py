@@ -24,6 +24,7 @@ LOST = {"cpu": 0.25, "cuda": 0.05}
 RANK = 16  # of adapters, where none is told
 BUCKETS = 2 * 5e8  # weights that DeepSpeed keeps in flight between processes
 LIVE = 1e9  # weights that ZeRO-3 keeps together at once
+USUAL = 8  # GPUs of a machine
 FOUR_BITS = 4.127 / 8  # a weight of qlora with its scales, scaled themselves [bytes]
 PARTS = ("process", "weights", "gradients", "optimizer", "activations", "logits")
 
@@ -36,7 +37,8 @@ class Plan:
         tier: "full", "lora" or "qlora".
         sharding: "none", "zero2", "zero3" or "fsdp".
         offload: "none", "optimizer" or "all": what lies in the machine's memory.
-        processes: that share the run, a GPU each.
+        processes: that share the run, over all machines; a GPU each.
+        nodes: machines that they are spread over.
         precision: "bf16" or "float32".
         checkpointing: whether activations are recomputed.
         pack_tokens: tokens of one forward pass.
@@ -48,6 +50,7 @@ class Plan:
     sharding: str = "none"
     offload: str = "none"
     processes: int = 1
+    nodes: int = 1
     precision: str = "bf16"
     checkpointing: bool = False
     pack_tokens: int = 8192
@@ -59,24 +62,37 @@ class Plan:
         """Tokens of the largest pack."""
         return max(self.pack_tokens, self.longest)
 
+    @property
+    def local(self) -> int:
+        """Processes of one machine."""
+        return -(-self.processes // self.nodes)
+
 
 def plan_of(
-    settings: Settings, kind: str, processes: int | None = None, tier: str = "full", longest: int | None = None
+    settings: Settings,
+    kind: str,
+    processes: int | None = None,
+    tier: str = "full",
+    longest: int | None = None,
+    nodes: int | None = None,
 ) -> Plan:
     """The plan of a run with these settings.
 
     Args:
         settings: of the run; where they do not have sharding, offload and processes yet, there is one process.
         kind: "cuda" or "cpu".
-        processes: how many, if not as many as the settings say.
+        processes: how many over all machines, if not as many as the settings say.
         tier: of the run.
         longest: tokens of the longest row; by default as many as a row may have.
+        nodes: machines, if not as many as the settings say.
     """
+    nodes = nodes or int(getattr(settings, "nodes", 1))
     return Plan(
         tier=tier,
         sharding=getattr(settings, "sharding", "none"),
         offload=getattr(settings, "offload", "none"),
-        processes=processes or int(getattr(settings, "processes", 1)),
+        processes=processes or nodes * int(getattr(settings, "processes", 1)),
+        nodes=nodes,
         precision=settings.precision,
         checkpointing=settings.gradient_checkpointing,
         pack_tokens=settings.pack_tokens,
@@ -98,11 +114,31 @@ def estimate(shape: Shape, plan: Plan) -> dict[str, float]:
 
 
 def offloaded(shape: Shape, plan: Plan) -> float:
-    """What all processes together have in the machine's memory besides [bytes]."""
+    """What the processes of one machine have in its memory besides [bytes]."""
     if plan.offload == "none" or plan.kind == "cpu":
         return 0.0
     # Moments, the weights they belong to, and gradients on their way.
-    return _trained(shape, plan) * 16.0 + (4.0 * shape.weights if plan.offload == "all" else 0.0)
+    every = _trained(shape, plan) * 16.0 + (4.0 * shape.weights if plan.offload == "all" else 0.0)
+    return every * plan.local / plan.processes
+
+
+def loading(shape: Shape, plan: Plan) -> float:
+    """What a process has in the machine's memory once it has read the base, which it then spreads or moves [bytes].
+
+    DeepSpeed and FSDP2 are given a model that each process has read whole; four bits are read onto the GPU.
+    """
+    width = {"lora": 2.0 if plan.precision == "bf16" else 4.0, "qlora": 0.0}.get(plan.tier, 4.0)
+    return BEFORE["cpu"] + width * shape.weights
+
+
+def of_machine(shape: Shape, plan: Plan) -> float:
+    """The most that all processes of one machine have in its memory, where they compute on GPUs [bytes]."""
+    return max(plan.local * loading(shape, plan), plan.local * BEFORE["cpu"] + offloaded(shape, plan))
+
+
+def needed(shape: Shape, plan: Plan) -> float:
+    """The most that a process has where it computes [bytes]; on a CPU, reading the base may take more than training."""
+    return max(sum(estimate(shape, plan).values()), loading(shape, plan) if plan.kind == "cpu" else 0.0)
 
 
 def _trained(shape: Shape, plan: Plan) -> float:
@@ -220,14 +256,20 @@ def changes(plan: Plan) -> Iterator[tuple[str, Plan]]:
             yield step("sharding: zero2, offload: optimizer", sharding="zero2", offload="optimizer")
         else:
             yield step("offload: optimizer", offload="optimizer")
+    for count in (2, 4, 8, 16):
+        if count > plan.nodes and plan.processes % count == 0:
+            words = f"nodes: {count}, processes: {plan.processes // count}, sharding: zero3"
+            yield words, dataclasses.replace(plan, sharding="zero3", nodes=count)
     mild = dataclasses.replace(plan, checkpointing=True, pack_tokens=min(plan.pack_tokens, plan.longest))
     if plan.tier == "full":
         words = "tier: lora with gradient_checkpointing: true" + (", sharding: none" if plan.sharding != "none" else "")
         yield words, dataclasses.replace(mild, tier="lora", sharding="none", offload="none")
     for count in (2, 4, 8, 16, 32, 64, 128, 256):
         if count > plan.processes and plan.kind == "cuda":
-            spread = dataclasses.replace(mild, sharding="zero3", offload="none", processes=count)
-            yield f"{count} processes (GPUs) with sharding: zero3 and gradient_checkpointing: true", spread
+            nodes = max(plan.nodes, -(-count // max(plan.local, USUAL)))
+            many = f"{count} processes (GPUs)" + (f" on {nodes} machines" if nodes > 1 else "")
+            spread = dataclasses.replace(mild, sharding="zero3", offload="none", processes=count, nodes=nodes)
+            yield f"{many} with sharding: zero3 and gradient_checkpointing: true", spread
 
 
 def would_fit(shape: Shape, plan: Plan, room: float, host: float | None = None) -> str | None:
@@ -237,7 +279,7 @@ def would_fit(shape: Shape, plan: Plan, room: float, host: float | None = None) 
         shape: of the model.
         plan: of the run.
         room: memory of one process where it computes [bytes].
-        host: the machine's own memory, for what is offloaded [bytes]; None: as much as is needed.
+        host: the machine's own memory, for all its processes [bytes]; None: as much as is needed.
     """
     if fits(shape, plan, room, host):
         return None
@@ -246,7 +288,7 @@ def would_fit(shape: Shape, plan: Plan, room: float, host: float | None = None) 
 
 def fits(shape: Shape, plan: Plan, room: float, host: float | None = None) -> bool:
     """Whether a run needs no more than there is."""
-    return sum(estimate(shape, plan).values()) <= room and (host is None or offloaded(shape, plan) <= host)
+    return needed(shape, plan) <= room and (host is None or plan.kind == "cpu" or of_machine(shape, plan) <= host)
 
 
 def check(stage: str, base: str | Path, plan: Plan) -> None:
@@ -261,16 +303,16 @@ def check(stage: str, base: str | Path, plan: Plan) -> None:
         tell(f"{stage}: memory not estimated: {error.found} is no family that it is known of")
         return
     room, host = room_of(plan.kind)
-    if (hint := would_fit(shape, plan, room, host if plan.kind == "cuda" else None)) is None:
+    if (hint := would_fit(shape, plan, room, host)) is None:
         return
-    needed = sum(estimate(shape, plan).values())
-    where = "on the GPU" if plan.kind == "cuda" else "of memory for this process"
-    raise SettingError(
-        f"{stage}: memory",
-        f"{_gib(room)} free {where}",
-        f"{_gib(needed)}, as `star1 train fit` estimates",
-        f"it would fit with {hint}" if hint else "no setting that is known of makes it fit: take a smaller model",
-    )
+    told = f"it would fit with {hint}" if hint else "no setting that is known of makes it fit: take a smaller model"
+    if needed(shape, plan) <= room:
+        many = f"{plan.local} processes that each read the base model" if plan.local > 1 else "the base model"
+        found, expected = f"{_gib(host)} free in this machine", f"{_gib(of_machine(shape, plan))} for {many}"
+    else:
+        where = "on the GPU" if plan.kind == "cuda" else "of memory for this process"
+        found, expected = f"{_gib(room)} free {where}", _gib(needed(shape, plan))
+    raise SettingError(f"{stage}: memory", found, f"{expected}, as `star1 train fit` estimates", told)
 
 
 def _gib(count: float) -> str:
@@ -282,7 +324,8 @@ def table(shape: Shape, plan: Plan, room: float | None, host: float | None = Non
     found = estimate(shape, plan)
     many = "one process"
     if plan.processes > 1:
-        many = f"{plan.processes} processes, sharding {plan.sharding}, offload {plan.offload}"
+        machines = f" on {plan.nodes} machines" if plan.nodes > 1 else ""
+        many = f"{plan.processes} processes{machines}, sharding {plan.sharding}, offload {plan.offload}"
     recomputed = "recomputed" if plan.checkpointing else "kept"
     lines = [
         f"{shape.weights:,} weights, tier {plan.tier}, {plan.precision}, {many}, {plan.kind}",
@@ -291,8 +334,11 @@ def table(shape: Shape, plan: Plan, room: float | None, host: float | None = Non
         *(f"{name:<12} {_gib(found[name]):>14}" for name in PARTS),
         f"{'total':<12} {_gib(sum(found.values())):>14}  {'per GPU' if plan.kind == 'cuda' else 'per process'}",
     ]
+    if plan.kind == "cuda":
+        read = f"{_gib(plan.local * loading(shape, plan))} while the base is read"
+        lines.append(f"{'machine':<12} {_gib(of_machine(shape, plan)):>14}  in a machine's memory, {read}")
     if moved := offloaded(shape, plan):
-        lines.append(f"{'offloaded':<12} {_gib(moved):>14}  in the machine's memory, all processes together")
+        lines.append(f"{'offloaded':<12} {_gib(moved):>14}  of it what stays there")
     if room is None:
         return lines
     hint = would_fit(shape, plan, room, host)

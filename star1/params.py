@@ -209,6 +209,7 @@ class Training(Section):
     diverged_factor: Annotated[float, Field(ge=0)]
     diverged_updates: Count
     checkpoint_minutes: Annotated[float, Field(ge=0)]
+    nodes: Count
     processes: Count
     sharding: Literal["none", "zero2", "zero3", "fsdp"]
     offload: Literal["none", "optimizer", "all"]

@@ -53,7 +53,8 @@ class Settings(Optimisation):
         think: train on the thinking; False trains on an empty think block (or none, for models without) and the answer.
         seed: order of the rows.
         checkpoint_minutes: time between two saved training states; 0: only one, when a signal ends the run.
-        processes: how many processes a job starts on its machine; an outside launcher's number goes before it.
+        nodes: machines of a job.
+        processes: how many processes a job starts on each machine; an outside launcher's number goes before it.
         sharding: "none", or what spreads over the processes: "zero2" (gradients and moments), "zero3" (weights too), both
             by DeepSpeed, or "fsdp" (as zero3, by torch).
         offload: what DeepSpeed keeps in the machine's memory: "none", "optimizer", or "all" (weights too; zero3 alone).
@@ -66,6 +67,7 @@ class Settings(Optimisation):
     think: bool = True
     seed: int = 2002
     checkpoint_minutes: float = 30.0
+    nodes: int = 1
     processes: int = 1
     sharding: str = "none"
     offload: str = "none"
@@ -101,6 +103,7 @@ def settings_from(values: dict[str, Any], kind: Callable[..., Any] = Settings) -
         "learning_rate",
         "gather_every",
         "diverged_updates",
+        "nodes",
         "processes",
     ):
         if getattr(made, name, 1) <= 0:
@@ -114,11 +117,12 @@ def settings_from(values: dict[str, Any], kind: Callable[..., Any] = Settings) -
 
 
 def spread_mistake(settings: Any) -> tuple[str, str, str] | None:
-    """What cannot be of `processes`, `sharding`, `offload` and `batch_size`: the setting, what was found, what is expected."""
-    count, samples = settings.processes, settings.batch_size
+    """What cannot be of the settings of processes and batch: the setting, what was found, what is expected."""
+    count, samples = settings.nodes * settings.processes, settings.batch_size
     if count > samples:
-        found = f"{count} with a batch_size of {samples}, {samples / count:.2g} samples for each in an update"
-        return "processes", found, f"at most {samples}"
+        many = f"{settings.processes} on each of {settings.nodes} machines" if settings.nodes > 1 else str(count)
+        found = f"{many} with a batch_size of {samples}, {samples / count:.2g} samples for each in an update"
+        return "processes", found, f"at most {samples}" + (" in all" if settings.nodes > 1 else "")
     if settings.offload != "none" and not settings.sharding.startswith("zero"):
         found = f"{settings.offload} with sharding {settings.sharding}"
         return "offload", found, "none, or sharding zero2 or zero3: it is DeepSpeed that offloads"

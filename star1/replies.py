@@ -213,6 +213,13 @@ class Store:
         elif record["status"] == "failed":
             self.actuals.fail(record["key"], record.get("reason"))
 
+    def take(self, line: bytes) -> None:
+        """Append a whole line of another store as it stands."""
+        place = Place(None, self._size, len(line))
+        self._append(line)
+        if not (line.endswith(b"}\n") and self._found(line[:HEAD], place)):
+            self._take(place, line)
+
     def reopen(self, key: str, about: Mapping[str, Any]) -> None:
         """Give the reply under `key` back no more, until a new one comes; it stays on disk, and so does what it cost."""
         self.keep({**about, "key": key, "status": REOPENED}, None)

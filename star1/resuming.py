@@ -27,10 +27,9 @@ from star1.sharding import Whole
 
 STATE = "state.json"
 KEPT = 2
-# A scheduler sends its signal to every process of a job, and one that started others passes it on to them: both are one.
-SAME_SIGNAL_S = 2.0
 # Modules that decide what training gives; a test holds them against what star1.sft imports.
-CODE = ("adapters", "chat", "checkpoints", "losses", "packing", "recipe", "rendering", "sft", "sharding", "training")
+CODE = ("adapters", "chat", "checkpoints", "losses", "norms", "packing", "recipe", "rendering", "sft", "sharding", "training")
+TOGETHER_S = 3.0  # signals within this time are one
 BYTES_PER_WEIGHT = 12  # float32 weights and the two moments of AdamW
 
 
@@ -192,11 +191,10 @@ def room_told(where: str | Path, hint: str) -> Iterator[None]:
         yield
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
-        # safetensors has an error of its own, with the system's number in its text.
-        full = number in (errno.ENOSPC, errno.EDQUOT) or any(
-            f"(os error {code})" in str(error) for code in (errno.ENOSPC, errno.EDQUOT)
-        )
-        if not full:
+        # safetensors has an error of its own, with the system's number in its text; torch's writer, which DeepSpeed uses, one
+        # without it, and it has no other reason to fail half-way.
+        signs = [f"(os error {code})" for code in (errno.ENOSPC, errno.EDQUOT)] + ["inline_container.cc"]
+        if number not in (errno.ENOSPC, errno.EDQUOT) and not any(sign in str(error) for sign in signs):
             raise
         free = _size(shutil.disk_usage(where).free) if Path(where).exists() else "nothing"
         raise TrainingError(
@@ -225,19 +223,22 @@ def memory_told(stage: str, pack_tokens: int, checkpointing: bool) -> Iterator[N
 
 @contextlib.contextmanager
 def signals(stage: str) -> Iterator[list[int]]:
-    """Collect SIGTERM and Ctrl-C in a list instead of dying of them; a second one ends the process, as it would without this."""
+    """Collect SIGTERM and Ctrl-C in a list instead of dying of them; a second one, later, is not collected.
+
+    A terminal and a scheduler send theirs to every process, and each launcher passes its own on: what comes together is one.
+    """
     heard: list[int] = []
     before: dict[int, Any] = {}
-    until = 0.0
+    first = 0.0
 
     def note(number: int, _frame: Any) -> None:
-        nonlocal until
+        nonlocal first
         if heard:
-            if time.monotonic() > until:
+            if time.monotonic() - first > TOGETHER_S:
                 give_back()
                 os.kill(os.getpid(), number)
             return
-        until = time.monotonic() + SAME_SIGNAL_S
+        first = time.monotonic()
         heard.append(number)
         peers.tell_once(
             f"{stage}: {signal.Signals(number).name}: finishes the update and saves; a second signal ends it at once"

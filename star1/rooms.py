@@ -1,5 +1,6 @@
 """Memory that is free: on the GPU, of the machine, or of the control group that a job runs in."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -7,14 +8,28 @@ GIB = 2**30
 
 
 def room_of(kind: str) -> tuple[float, float]:
-    """Free memory for this process where it computes, and of the whole machine [bytes]."""
-    host = machine_room()
+    """Memory for this process where it computes, and of the machine for all processes of its run [bytes]."""
+    # What these have already is in the estimates too, and how far another one has got is no matter.
+    host = machine_room() + sum(resident(pid) for pid in together())
     if kind == "cuda":
         import torch
 
         return float(torch.cuda.mem_get_info()[0]), host
-    # What this process has already is in the estimate too.
-    return (host + resident()) / int(os.environ.get("LOCAL_WORLD_SIZE", "1")), host
+    return host / int(os.environ.get("LOCAL_WORLD_SIZE", "1")), host
+
+
+def together() -> list[int]:
+    """The processes of this run on this machine: one launcher starts them all with the same words."""
+    import psutil
+
+    me = psutil.Process()
+    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == 1 or (parent := me.parent()) is None:
+        return [me.pid]
+    words, found = me.cmdline(), [me.pid]
+    for child in parent.children():
+        with contextlib.suppress(psutil.Error):
+            found += [child.pid] if child.pid != me.pid and child.cmdline() == words else []
+    return found
 
 
 def machine_room(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float:
@@ -39,6 +54,10 @@ def _cached(stat: Path) -> int:
     return int(found.get("inactive_file", 0)) + int(found.get("active_file", 0))
 
 
-def resident() -> float:
-    """What this process has now [bytes]."""
-    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * float(os.sysconf("SC_PAGE_SIZE"))
+def resident(pid: int | None = None) -> float:
+    """What a process has now [bytes]; without a number, this one."""
+    try:
+        pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text("ascii").split()[1])
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return 0.0
+    return pages * float(os.sysconf("SC_PAGE_SIZE"))

@@ -180,7 +180,8 @@ def publish(made: dict[str, Any], staging: Path, output: str | Path, metrics: st
 def _check_memory(base: str | Path, examples: Sequence[Example], settings: Settings, stage: str, tier: str) -> None:
     kind, world = "cuda" if torch.cuda.is_available() else "cpu", int(os.environ.get("WORLD_SIZE", "1"))
     longest = max(len(one.ids) for one in examples)
-    memory.check(stage, base, memory.plan_of(settings, kind, world, tier, longest))
+    nodes = -(-world // int(os.environ.get("LOCAL_WORLD_SIZE", world)))
+    memory.check(stage, base, memory.plan_of(settings, kind, world, tier, longest, nodes))
 
 
 def _check_room(model: Any, examples: Sequence[Example]) -> None:

@@ -1,6 +1,7 @@
 """The memory preflight: what adds up, what a change brings, what is refused, and that a run's real peak is near."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,47 @@ def test_the_published_layout_fits_and_a_lone_gpu_does_not() -> None:
     assert not memory.fits(LARGE, published, room, host=64 * GIB)  # what is offloaded has to lie somewhere
 
 
+def test_memory_is_counted_by_machine() -> None:
+    """What is offloaded was compared, for all processes together, with the memory of one machine."""
+    one = Plan(processes=16, sharding="zero3", offload="optimizer", checkpointing=True)
+    two = dataclasses.replace(one, nodes=2)
+    assert (one.local, two.local) == (16, 8)
+    assert memory.offloaded(SEVEN, two) == memory.offloaded(SEVEN, one) / 2
+    assert memory.of_machine(SEVEN, two) == memory.of_machine(SEVEN, one) / 2
+    assert memory.estimate(SEVEN, two) == memory.estimate(SEVEN, one)  # on a GPU it is the same
+    room, host = 80 * GIB, memory.of_machine(SEVEN, two) + GIB
+    assert memory.fits(SEVEN, two, room, host)
+    assert not memory.fits(SEVEN, one, room, host)
+    assert memory.would_fit(SEVEN, one, room, host) == "nodes: 2, processes: 8, sharding: zero3"
+
+
+def test_every_process_of_a_machine_reads_the_whole_base() -> None:
+    """Nobody counted that: 32B weights in eight processes are a thousand GB before the first is spread."""
+    plan = Plan(processes=8, sharding="zero3", checkpointing=True)
+    assert memory.offloaded(LARGE, plan) == 0
+    whole = 8 * (4 * LARGE.weights + memory.BEFORE["cpu"])
+    assert memory.of_machine(LARGE, plan) == whole
+    assert memory.fits(LARGE, plan, 140 * GIB, whole)
+    assert not memory.fits(LARGE, plan, 140 * GIB, whole - 1)
+    assert memory.of_machine(LARGE, dataclasses.replace(plan, tier="lora")) < 0.52 * whole  # in bfloat16
+    # On a CPU the same memory is the process's own: what is spread was whole before.
+    on_cpu = Plan(kind="cpu", sharding="fsdp", processes=64, precision="float32", longest=64, pack_tokens=64)
+    assert sum(memory.estimate(SMALL, on_cpu).values()) < memory.needed(SMALL, on_cpu) == memory.loading(SMALL, on_cpu)
+
+
+def test_a_machine_without_the_memory_to_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_json(tmp_path / "config.json", BASES["R1-Distill-Qwen-7B"][0])
+    monkeypatch.setattr(memory, "room_of", lambda kind: (80.0 * GIB, 200.0 * GIB))
+    plan = Plan(processes=8, sharding="zero3", checkpointing=True, longest=2048, pack_tokens=2048)
+    with pytest.raises(SettingError) as caught:
+        memory.check("finetune run", tmp_path, plan)
+    assert str(caught.value) == (
+        "finetune run: memory: 200.0 GiB free in this machine; expected 234.2 GiB for 8 processes that each read the base"
+        " model, as `star1 train fit` estimates. Hint: it would fit with nodes: 2, processes: 4, sharding: zero3"
+    )
+    memory.check("finetune run", tmp_path, dataclasses.replace(plan, nodes=2))
+
+
 @pytest.mark.parametrize(
     ("shape", "plan", "gib", "hint"),
     [
@@ -117,6 +159,37 @@ def test_the_limit_of_a_control_group_counts(tmp_path: Path) -> None:
     assert rooms.machine_room(tmp_path, tmp_path) == 2_500_000_000
     (tmp_path / "memory.max").write_text("max\n")
     assert rooms.machine_room(tmp_path, tmp_path) == 32_000_000 * 1024
+
+
+TOGETHER = """
+import os, sys, time
+from star1 import rooms
+if sys.argv[1] == "all":
+    import subprocess
+    command = [sys.executable, "-c", sys.orig_argv[2], "one"]
+    with subprocess.Popen([*command[:-1], "another"]) as other:
+        ones = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in "ab"]
+        print(sorted(one.pid for one in ones), *(one.communicate()[0].strip() for one in ones), sep="\\n")
+        other.kill()
+    sys.exit()
+end = time.monotonic() + 20
+while len(found := rooms.together()) < 2 and sys.argv[1] == "one" and time.monotonic() < end:
+    time.sleep(0.05)
+print(sorted(found), flush=True)
+time.sleep(2)
+"""
+
+
+def test_memory_of_the_runs_other_processes_is_not_taken_for_someone_elses() -> None:
+    """Each of two that had read the base saw the other's copy as memory that was not to be had."""
+    environment = {**os.environ, "LOCAL_WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", TOGETHER, "all"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    pids, *found = done.stdout.splitlines()[-3:]
+    assert found == [pids, pids]
+    assert rooms.together() == [os.getpid()]
+    assert rooms.resident(os.getpid()) == pytest.approx(rooms.resident(), rel=0.05)
+    assert rooms.resident(2**22 + 1) == 0
 
 
 PROGRAM = """

@@ -177,9 +177,16 @@ class Inputs:
         return self.checkpoint(str(self._of_run(wildcards.run, "base")))
 
     def processes(self, wildcards: Any) -> int:
-        """How many processes a run's job starts; no shape of the DAG, and told to the job with its settings."""
+        """How many processes a run's job starts on a machine; no shape of the DAG, and told to the job with its settings."""
+        return int(self._settings_of_run(wildcards)["processes"])
+
+    def nodes(self, wildcards: Any) -> int:
+        """How many machines a run's job is over."""
+        return int(self._settings_of_run(wildcards)["nodes"])
+
+    def _settings_of_run(self, wildcards: Any) -> dict[str, Any]:
         entry = runs.entry_of(wildcards.run, self._runs)
-        return int(runs.settings_of(self.params.values["finetune"]["settings"], entry)["processes"])
+        return runs.settings_of(self.params.values["finetune"]["settings"], entry)
 
     def run_on_gpu(self, wildcards: Any) -> bool:
         """Whether a run's job can use a GPU: not with a tiny base model."""

@@ -30,6 +30,7 @@ class Needs:
         name: Callable[[Any], str] | None = None,
         processes: Callable[[Any], int] | None = None,
         on_gpu: Callable[[Any], bool] | None = None,
+        nodes: Callable[[Any], int] | None = None,
     ) -> dict[str, Callable[..., Any]]:
         """The resources of a rule's jobs, as functions of wildcards and attempt.
 
@@ -38,6 +39,7 @@ class Needs:
             name: what a job is about; its first wildcard unless told.
             processes: how many processes a job starts, each with the memory and the GPUs of the table.
             on_gpu: whether a job can use a GPU; without it, none of them can.
+            nodes: how many machines a job is over, with this memory and these GPUs on each; without it, one.
         """
 
         def asked(wildcards: Any, key: str, attempt: int = 1) -> int:
@@ -55,7 +57,8 @@ class Needs:
             return asked(wildcards, "gpu") if on_gpu and on_gpu(wildcards) else 0
 
         needs: dict[str, Callable[..., Any]] = {"mem_mb": mem_mb, "runtime": runtime}
-        return needs | (self._gpus(gpus) if on_gpu else {})
+        needs |= self._gpus(gpus) if on_gpu else {}
+        return needs | (self._several(nodes, gpus, needs) if nodes else {})
 
     def _gpus(self, count: Callable[[Any], int]) -> dict[str, Callable[..., Any]]:
         """GPUs by the name under which this site has them. None is no resource for Snakemake, where 0 would be one."""
@@ -65,6 +68,25 @@ class Needs:
             return {"gres": lambda wildcards: f"gpu{middle}:{found}" if (found := count(wildcards)) else None}
         asked: dict[str, Callable[..., Any]] = {"gpu": lambda wildcards: count(wildcards) or None}
         return asked | ({"gpu_model": lambda wildcards: model if count(wildcards) else None} if model else {})
+
+    def _several(
+        self, nodes: Callable[[Any], int], count: Callable[[Any], int], needs: dict[str, Callable[..., Any]]
+    ) -> dict[str, Callable[..., Any]]:
+        """What jobs over several machines ask for besides; None, which is nothing, for jobs on one.
+
+        `mpi`: the executor starts the job's script once and leaves srun to it. GPUs are asked for by machine, since those
+        of all machines in one number may come to lie unevenly.
+        """
+
+        def where(several: Callable[[Any], Any], one: Callable[[Any], Any] = lambda _: None) -> Callable[[Any], Any]:
+            return lambda wildcards: several(wildcards) if nodes(wildcards) > 1 else one(wildcards)
+
+        middle = f":{self.model}" if self.model else ""
+        gres = {"gres": lambda wildcards: f"gpu{middle}:{found}" if (found := count(wildcards)) else None}
+        found = {"gres": where(gres["gres"], needs.get("gres", lambda _: None))}
+        found |= {name: where(lambda _: None, needs[name]) for name in ("gpu", "gpu_model") if name in needs}
+        asked = {"nodes": where(nodes), "tasks": where(nodes), "tasks_per_gpu": where(lambda _: 0)}
+        return found | asked | {"mpi": where(lambda _: "srun")}
 
     def check(self, rules: list[str]) -> None:
         """Every pattern of the table fits a rule that there may be.

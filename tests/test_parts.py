@@ -1,0 +1,172 @@
+"""A stage's rows asked for in parts, side by side: nothing twice, one limit of spending, and the bytes of an unsplit run."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+
+from star1 import fills, params, parts
+from star1.calls import Calls
+from star1.deliberation import categorize
+from star1.endpoints import Sampling
+from star1.errors import InputError, SettingError
+from star1.ledger import verify
+from star1.policies import load_pack
+from star1.records import read_rows, write_rows
+from star1.replies import Reply, Store
+from tests.conftest import ROOT
+from tests.loopback import Answer, Served, completion, run_script, server, stand_in
+
+ROWS = 60
+PRICE = {"input": 1000.0, "output": 1000.0}
+
+
+def answer(body: dict[str, Any], _: int) -> Answer:
+    """A category, a little later."""
+    return Answer(completion('["Self-Harm"]'), wait_s=0.01)
+
+
+def project(folder: Path, url: str, **changes: Any) -> Path:
+    """A project whose classifier is asked at `url`, with rows of which some ask the same."""
+    for name in ("policies", "bundled", "presets", "Snakefile"):
+        (folder / name).symlink_to(ROOT / name)
+    values = params.read_yaml(ROOT / "params.yaml")
+    values["llm"]["endpoints"]["stand-in"] = {
+        "provider": "openai",
+        "model": "m",
+        "label": "m",
+        "base_url": url,
+        "slots": 4,
+        **changes,
+    }
+    (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    rows = [{"id": str(n), "question": f"question {n % 50}", "source": "s"} for n in range(ROWS)]
+    write_rows(folder / "data/collection.jsonl", rows)
+    return folder
+
+
+def fill(folder: Path, part: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "star1.cli", "calls", "fill", "categorize", "--part", part]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def stage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Run the stage's own script; gives what it wrote."""
+    monkeypatch.chdir(folder)
+    values = params.read_yaml(folder / "params.yaml")
+    endpoint = {"stand-in": values["llm"]["endpoints"]["stand-in"]}
+    flags = {"input": "data/collection.jsonl", "output": "out.jsonl", "quarantine": "quarantine.jsonl"}
+    flags |= {"replies": "data/replies/categorize.jsonl", "policy": f"policies/{values['policy']['pack']}"}
+    words = [word for name, value in flags.items() for word in (f"--{name}", value)]
+    words += ["--endpoint", orjson.dumps(endpoint).decode(), "--coverage", "1"]
+    run_script("categorize", *words, "--sampling", orjson.dumps(values["categorize"]["sampling"]).decode())
+    return [(folder / name).read_bytes() for name in ("out.jsonl", "quarantine.jsonl")]
+
+
+def questions(served: Served) -> Counter[str]:
+    return Counter(body["messages"][-1]["content"] for body in served.requests)
+
+
+def test_two_parts_at_once_leave_nothing_to_ask_and_give_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some rows ask the same question: they are of one part, and it is asked once."""
+    for name in ("whole", "split"):
+        (tmp_path / name).mkdir()
+    with server(answer) as served:
+        whole = stage(project(tmp_path / "whole", served.url), monkeypatch)
+        unsplit = questions(served)
+        served.requests.clear()
+        split = project(tmp_path / "split", served.url)
+        running = [fill(split, part) for part in ("1/2", "2/2")]
+        told = [one.communicate(timeout=60) for one in running]
+        assert [one.returncode for one in running] == [0, 0], told
+        assert questions(served) == unsplit
+        assert max(unsplit.values()) == 1
+        asked = [int(out.split(" asked")[0].split()[-1]) for out, _ in told]
+        assert sum(asked) == len(unsplit) == 50
+        assert min(asked) > 10
+        served.requests.clear()
+        assert stage(split, monkeypatch) == whole
+        assert served.requests == []
+    replies = split / "data/replies"
+    assert [path.name for path in sorted(replies.iterdir())] == ["categorize.jsonl"]
+    assert verify("categorize", replies / "categorize.jsonl")[1]
+
+
+def test_another_split_and_the_stage_before_it_ask_nothing_again(tmp_path: Path) -> None:
+    """Parts that are there are found, whatever they are parts of, and so is what the stage itself had asked."""
+    with server(answer) as served:
+        folder = project(tmp_path, served.url)
+        found = params.Params.model_validate(params.load(folder / "params.yaml", folder))
+        pack, rows = load_pack(ROOT / "policies/star1"), read_rows(folder / "data/collection.jsonl")
+        calls = fills._calls(
+            found, "categorize", ["stand-in"], Sampling.model_validate(found.categorize.sampling), (1, 1), folder
+        )
+        categorize(rows[:10], pack, Calls(calls.endpoint, calls.sampling, calls.whole))
+        before = len(served.requests)
+        for part in ((1, 2), (2, 3), (1, 1)):
+            fills.fill(found, "categorize", part, folder)
+        assert before == 10
+        assert len(served.requests) == 50
+        assert max(questions(served).values()) == 1
+
+
+def test_the_limit_of_spending_holds_over_all_parts(tmp_path: Path) -> None:
+    """Twelve tokens a request at 1,000 USD a million: what one part spent, the next has not."""
+    with server(answer) as served:
+        folder = project(tmp_path, served.url, price=PRICE, max_usd=0.3, slots=1)
+        told = [fill(folder, part).communicate(timeout=60)[1] for part in ("1/2", "2/2")]
+        spent = len(served.requests) * 12 / 1000
+    assert all("USD are spent" in line for line in told[-1:])
+    assert spent <= 0.3
+    assert len(served.requests) >= 20
+
+
+def test_a_part_that_is_being_filled_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "reason.jsonl"
+    with Store(parts.part_file(path, 1, 2)), pytest.raises(InputError, match="another process is writing"):
+        Calls(stand_in(), Sampling(), path).store()
+    Calls(stand_in(), Sampling(), path).store().close()
+    assert [one.name for one in tmp_path.iterdir()] == ["reason.jsonl"]
+
+
+def test_a_part_that_was_half_taken_over_is_taken_once(tmp_path: Path) -> None:
+    """Killed between the copy and the end of the part: what was paid would count twice."""
+    path, keys = tmp_path / "reason.jsonl", [f"{number:064x}" for number in range(3)]
+    with Store(parts.part_file(path, 1, 2)) as part:
+        for key in keys:
+            part.keep({"key": key}, Reply("text"))
+    with Store(path) as store:
+        for line in parts.part_file(path, 1, 2).read_bytes().splitlines(keepends=True)[:2]:
+            store.take(line)
+        assert parts.absorb(store) == 1
+        assert [store.get(key) for key in keys] == [Reply("text")] * 3
+    assert len(path.read_bytes().splitlines()) == 3
+    assert parts.parts_of(path) == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "part", "told"),
+    [
+        ("categorize", "0/2", r"--part: '0/2'; expected such as 2/8"),
+        ("categorize", "3/2", r"--part: '3/2'"),
+        ("resaon", "1/2", r"'resaon'; expected one of categorize, reason, score, .*judge-tiny"),
+        ("reason", "1/2", r"data/categorized.jsonl: not made yet; expected the rows of reason\. Hint: "),
+        ("judge-tiny", "1/2", r"results/generations/tiny: not made yet"),
+    ],
+)
+def test_what_cannot_be_filled_is_told(stage: str, part: str, told: str, tmp_path: Path) -> None:
+    folder = project(tmp_path, "http://127.0.0.1:9")
+    found = params.Params.model_validate(params.load(folder / "params.yaml", folder))
+    with pytest.raises((SettingError, InputError), match=told):
+        fills.fill(found, stage, fills.read_part(part), folder)
