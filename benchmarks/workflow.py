@@ -45,7 +45,10 @@ def settings(jobs: int) -> dict[str, Any]:
     if jobs < 2 * FEWEST:
         one = ["strongreject"]
         return {
-            "collect": {"sources": ["school"], "benchmarks": dict.fromkeys(("jbb", "jbb_benign", "wildjailbreak", "xstest", "xstest_unsafe"))},
+            "collect": {
+                "sources": ["school"],
+                "benchmarks": dict.fromkeys(("jbb", "jbb_benign", "wildjailbreak", "xstest", "xstest_unsafe")),
+            },
             "curate": {"selections": {"random": None}},
             "generate": {"models": ["tiny"], "benchmarks": one},
             "finetune": {"runs": {"star1": None, "star1+benign": None}},
@@ -69,7 +72,9 @@ def call(folder: Path, *command: str) -> Cost:
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
     after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - started
     if done.returncode:
-        raise SystemExit(f"benchmarks: {' '.join(command)} ended with {done.returncode}\n{done.stdout[-500:]}{done.stderr[-1500:]}")
+        raise SystemExit(
+            f"benchmarks: {' '.join(command)} ended with {done.returncode}\n{done.stdout[-500:]}{done.stderr[-1500:]}"
+        )
     return Cost(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall)
 
 
@@ -125,11 +130,21 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as place:
         start = call(ROOT, "snakemake", "--version"), call(ROOT, "dvc", "--version")
-        print("CPU seconds are of the command and all that it starts, and hang little on what else the machine does; wall seconds do.")
+        print(
+            "CPU seconds are of the command and all that it starts, and hang little on what else the machine does; wall seconds do."
+        )
         print(f"snakemake --version: {start[0].cpu:.2f} CPU-s; dvc --version: {start[1].cpu:.2f} CPU-s")
         found = [line for jobs in args.jobs for line in measure(Path(place) / str(jobs), jobs, args.repeats)]
     lines = [
-        (f"{n:,}", state, name, f"{cost.cpu:.2f}", f"{cost.wall:.2f}", f"{cost.cpu / n * 1000:.1f}", verdict(n, name, cost))
+        (
+            f"{n:,}",
+            state,
+            name,
+            f"{cost.cpu:.2f}",
+            f"{cost.wall:.2f}",
+            f"{cost.cpu / n * 1000:.1f}",
+            verdict(n, name, cost),
+        )
         for n, state, name, cost in found
     ]
     table("Planning", ("jobs", "state", "command", "CPU-s", "wall s", "CPU-ms a job", "target"), lines)
