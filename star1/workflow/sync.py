@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from star1.errors import Star1Error
+from star1.errors import Star1Error, tell
 from star1.records import write_text
 from star1.workflow import dvcfile, trust
 from star1.workflow.dag import TRUST_CHECK_OFF, jobs, load_dag, stage_name
@@ -32,18 +32,43 @@ def snakemake_plan(*, check_trust: bool = True) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def dvc_repo() -> Iterator[Any]:
-    """DVC's repository in the working directory, locked."""
+def dvc_repo(*, wait: bool = False) -> Iterator[Any]:
+    """DVC's repository in the working directory, locked.
+
+    Args:
+        wait: until another DVC command has ended, however long it takes; otherwise for three seconds.
+    """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     quiet_dvc()
     try:
-        with Repo(".") as repo, repo.lock:
+        with Repo(".") as repo, _locked(repo, wait):
             yield repo
     except DvcException as error:
         said = " ".join(str(error).split())
         raise Star1Error("dvc", said, "a project that DVC can read", "`dvc status` tells more.") from error
+
+
+@contextlib.contextmanager
+def _locked(repo: Any, wait: bool) -> Iterator[None]:
+    from dvc.lock import LockError
+
+    try:
+        repo.lock.lock()
+    except LockError:
+        if not wait:
+            raise
+        tell("dvc: another command is at work in this project; waiting for its end to record what was made")
+        while not repo.lock.is_locked:
+            with contextlib.suppress(LockError):
+                repo.lock.lock()
+    repo._lock_depth += 1  # what DVC's own functions look at before they lock it themselves
+    try:
+        yield
+    finally:
+        repo._lock_depth -= 1
+        repo.lock.unlock()
 
 
 def uses_dvc() -> bool:
@@ -56,11 +81,11 @@ def quiet_dvc() -> None:
     logging.getLogger("dvc").setLevel(logging.ERROR)
 
 
-def dvc_plan() -> tuple[set[str], set[str]]:
+def dvc_plan(*, wait: bool = False) -> tuple[set[str], set[str]]:
     """The stages that `dvc repro` may run, and those among them that changed themselves."""
     import networkx
 
-    with dvc_repo() as repo:
+    with dvc_repo(wait=wait) as repo:
         graph = repo.index.graph
         changed = {stage for stage in graph.nodes if not stage.is_data_source and stage.changed()}
         after = {later for stage in changed for later in networkx.ancestors(graph, stage)}
@@ -78,7 +103,7 @@ def to_dvc(fresh: Collection[str] | None = None) -> list[str]:
     """
     if fresh is None:
         dvcfile.write()
-    stale_for_dvc = dvc_plan()[1]
+    stale_for_dvc = dvc_plan(wait=True)[1]
     if stale_for_dvc and fresh is None:
         names = sorted(stale_for_dvc - set(snakemake_plan()))
     else:
@@ -91,7 +116,7 @@ def to_dvc(fresh: Collection[str] | None = None) -> list[str]:
 
 def _commit(names: set[str]) -> None:
     """`dvc commit -f` of several stages with one lock and one write of dvc.lock (by name it reads the index for each)."""
-    with dvc_repo() as repo:
+    with dvc_repo(wait=True) as repo:
         stages = [stage for stage in repo.index.stages if stage.addressing in names]
         for stage in stages:
             stage.save()
@@ -132,9 +157,8 @@ def track_replies() -> bool:
     quiet_dvc()
     tracked = Path(f"{REPLIES}.dvc")
     before = tracked.read_bytes() if tracked.exists() else b""
-    with Repo(".") as repo:
-        with repo.lock:
-            changed = not before or any(stage.changed() for stage in repo.stage.load_all(str(tracked)))
+    with Repo(".") as repo, _locked(repo, wait=True):
+        changed = not before or any(stage.changed() for stage in repo.stage.load_all(str(tracked)))
         if changed:
             repo.add([REPLIES])
     return changed and tracked.read_bytes() != before
