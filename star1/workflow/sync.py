@@ -88,9 +88,24 @@ def dvc_plan(*, wait: bool = False) -> tuple[set[str], set[str]]:
     with dvc_repo(wait=wait) as repo:
         graph = repo.index.graph
         changed = {stage for stage in graph.nodes if not stage.is_data_source and stage.changed()}
+        away = {stage for stage in changed if _is_away(stage)}
+        changed -= away
+        # They are wanted where what is made of them is; then they run, and all that follows them.
+        reached = changed | {later for stage in changed for later in networkx.ancestors(graph, stage)}
+        changed |= {stage for stage in away if networkx.ancestors(graph, stage) & reached}
         after = {later for stage in changed for later in networkx.ancestors(graph, stage)}
         names = {stage.addressing for stage in changed | after if not stage.is_data_source}
         return names, {stage.addressing for stage in changed}
+
+
+def _is_away(stage: Any) -> bool:
+    """Whether nothing is amiss with a stage but that outputs are gone which DVC does not store and another fetch brings."""
+    gone = {out for out in stage.outs if not out.use_cache and not out.exists}
+    git = tuple(dvcfile.IN_GIT)
+    if not gone or any(out.def_path.startswith(git) for out in gone):
+        return False
+    others = any(out.status() for out in stage.outs if out not in gone)
+    return not (others or stage.changed_stage() or stage.changed_deps())
 
 
 def to_dvc(fresh: Collection[str] | None = None) -> list[str]:
