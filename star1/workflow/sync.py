@@ -87,25 +87,33 @@ def dvc_plan(*, wait: bool = False) -> tuple[set[str], set[str]]:
 
     with dvc_repo(wait=wait) as repo:
         graph = repo.index.graph
-        changed = {stage for stage in graph.nodes if not stage.is_data_source and stage.changed()}
-        away = {stage for stage in changed if _is_away(stage)}
-        changed -= away
-        # They are wanted where what is made of them is; then they run, and all that follows them.
+        stages = {stage for stage in graph.nodes if not stage.is_data_source}
+        away = {out.fs_path for stage in stages for out in stage.outs if _is_away(out)}
+        changed = {stage for stage in stages if stage.changed() and not _only_lacks(stage, away)}
+        # What is away is wanted where what is made of it is; then that stage runs, and all that follows it.
         reached = changed | {later for stage in changed for later in networkx.ancestors(graph, stage)}
-        changed |= {stage for stage in away if networkx.ancestors(graph, stage) & reached}
+        bringing = {stage for stage in stages if away & {out.fs_path for out in stage.outs}}
+        changed |= {stage for stage in bringing if networkx.ancestors(graph, stage) & reached}
         after = {later for stage in changed for later in networkx.ancestors(graph, stage)}
         names = {stage.addressing for stage in changed | after if not stage.is_data_source}
         return names, {stage.addressing for stage in changed}
 
 
-def _is_away(stage: Any) -> bool:
-    """Whether nothing is amiss with a stage but that outputs are gone which DVC does not store and another fetch brings."""
-    gone = {out for out in stage.outs if not out.use_cache and not out.exists}
-    git = tuple(dvcfile.IN_GIT)
-    if not gone or any(out.def_path.startswith(git) for out in gone):
+def _is_away(out: Any) -> bool:
+    """Whether an output is not there that DVC does not store, since it can be fetched again as it was."""
+    return not (out.use_cache or out.exists or out.def_path.startswith(dvcfile.IN_GIT))
+
+
+def _only_lacks(stage: Any, away: Collection[str]) -> bool:
+    """Whether nothing else is amiss with a stage than that outputs which are away are its own or its dependencies."""
+    if stage.changed_stage() or any(out.status() for out in stage.outs if out.fs_path not in away):
         return False
-    others = any(out.status() for out in stage.outs if out not in gone)
-    return not (others or stage.changed_stage() or stage.changed_deps())
+    places = [Path(place) for place in away]
+    return not any(
+        dep.status()
+        for dep in stage.deps
+        if dep.exists or not any(Path(dep.fs_path).is_relative_to(one) for one in places)
+    )
 
 
 def to_dvc(fresh: Collection[str] | None = None) -> list[str]:
