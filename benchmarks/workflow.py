@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,7 +67,10 @@ def call(folder: Path, *command: str) -> Cost:
         SystemExit: it failed.
     """
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # Bytecode is kept as it is for users, but apart from theirs.
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    variables |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    variables |= {"PYTHONPYCACHEPREFIX": str(folder.parent / "bytecode")} if folder != ROOT else {}
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
     after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - started
     if done.returncode:
@@ -106,7 +108,7 @@ def measure(folder: Path, jobs: int, repeats: int) -> list[tuple[int, str, str, 
     write_text(folder / "presets/made.yaml", yaml.safe_dump(settings(jobs)))
     (folder / "dvc.lock").unlink()
     call(folder, "star1", "preset", "made")
-    n, found = count(folder), []
+    n, found = count(folder), list[tuple[int, str, str, Cost]]()
     for state in ("nothing made", "up to date"):
         if state == "up to date":
             call(folder, sys.executable, "-m", "benchmarks.workflow", "--fill")
@@ -131,7 +133,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         start = call(ROOT, "snakemake", "--version"), call(ROOT, "dvc", "--version")
         print(
-            "CPU seconds are of the command and all that it starts, and hang little on what else the machine does; wall seconds do."
+            "CPU seconds are of a command and all that it starts; unlike wall seconds they hang little on what else the machine does."
         )
         print(f"snakemake --version: {start[0].cpu:.2f} CPU-s; dvc --version: {start[1].cpu:.2f} CPU-s")
         found = [line for jobs in args.jobs for line in measure(Path(place) / str(jobs), jobs, args.repeats)]

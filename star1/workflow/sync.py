@@ -42,12 +42,35 @@ def dvc_repo(*, wait: bool = False) -> Iterator[Any]:
     from dvc.repo import Repo
 
     quiet_dvc()
+    _read_params_once()
     try:
         with Repo(".") as repo, _locked(repo, wait):
             yield repo
     except DvcException as error:
         said = " ".join(str(error).split())
         raise Star1Error("dvc", said, "a project that DVC can read", "`dvc status` tells more.") from error
+
+
+def _read_params_once() -> None:
+    """Have DVC, in this process, parse params.yaml once: it does so for each stage, most of the time that it takes."""
+    from dvc.dependency import param
+
+    read = param.load_path
+    if hasattr(read, "of_star1"):
+        return
+    known: dict[tuple[str, int, int], Any] = {}
+
+    def load_path(path: str, fs: Any, **options: Any) -> Any:
+        if options or fs.protocol != "local":
+            return read(path, fs, **options)
+        stat = os.stat(path)
+        key = (path, stat.st_size, stat.st_mtime_ns)
+        if key not in known:
+            known[key] = read(path, fs)
+        return known[key]
+
+    load_path.of_star1 = True  # type: ignore[attr-defined]
+    param.load_path = load_path
 
 
 @contextlib.contextmanager
