@@ -17,6 +17,7 @@ from star1.workflow.inputs import Inputs
 from star1.workflow.ladders import Ladder
 from star1.workflow.lookups import Params, code
 from star1.workflow.needs import Needs
+from star1.workflow.outputs import fetched_again
 from star1.workflow.plots import plot
 
 min_version("9.27")

@@ -93,7 +93,8 @@ rule fetch_model:
     input:
         code=code("fetch_model"),
     output:
-        checkpoint="models/base/{model}/manifest.json",
+        # Weights at a commit of the hub are fetched again rather than kept by DVC (docs/data.md).
+        checkpoint=fetched_again("models/base/{model}/manifest.json", inputs.pinned_models()),
         metrics="results/metrics/fetch_model-{model}.json",
     log:
         "logs/fetch_model/{model}.log",

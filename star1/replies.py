@@ -290,8 +290,10 @@ class Store:
                 return size
             file.seek(end)
             torn = file.read()
-        with open(f"{self.path}.torn", "ab") as aside:
-            aside.write(torn + b"\n")
+        aside = Path(f"{self.path}.torn")
+        part_from_cache(aside)  # DVC tracks it beside the store
+        with aside.open("ab") as out:
+            out.write(torn + b"\n")
         os.ftruncate(self._fd, end)
         return end
 
@@ -341,8 +343,13 @@ class Store:
 
 
 def part_from_cache(path: Path) -> None:
-    """Make a link into DVC's cache a file of its own: the cache is read-only, and what is appended is not to reach it."""
-    if not path.exists() or not (path.is_symlink() or path.stat().st_nlink > 1):
+    """Make a link into DVC's cache a file of its own, and so a file that may only be read.
+
+    The cache is read-only, perhaps other people's as well, and what is appended is not to reach it.
+    """
+    if not path.exists():
+        return
+    if not path.is_symlink() and path.stat().st_nlink == 1 and os.access(path, os.W_OK):
         return
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)

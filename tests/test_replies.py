@@ -243,6 +243,34 @@ def test_the_key_of_a_request() -> None:
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_torn_tail_is_not_written_into_what_dvc_linked(tmp_path: Path, link: Callable[[Path, Path], None]) -> None:
+    """What is kept aside lies beside the store, so DVC tracks it, too: the second torn tail went into the cache."""
+    path, aside, cached = (tmp_path / name for name in ("r.jsonl", "r.jsonl.torn", "cached"))
+    fill(path, "a")
+    cached.write_bytes(b"cut off before\n")
+    cached.chmod(0o444)
+    link(cached, aside)
+    path.write_bytes(path.read_bytes()[:-5])
+    with Store(path):
+        pass
+    assert cached.read_bytes() == b"cut off before\n"
+    assert aside.read_bytes().startswith(b"cut off before\n{")
+
+
+def test_a_store_that_may_only_be_read_is_made_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left where the cache that a file was a link into has been cleared: mode 0444, and no other name."""
+    path = tmp_path / "r.jsonl"
+    fill(path, "a")
+    path.chmod(0o444)
+    if os.geteuid() == 0:  # who may do anything
+        monkeypatch.setattr(os, "access", lambda file, _: bool(Path(file).stat().st_mode & 0o200))
+    fill(path, "b")
+    assert path.stat().st_mode & 0o777 == 0o600
+    with Store(path) as store:
+        assert len(store) == 2
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
 def test_a_reply_is_never_written_into_what_dvc_linked(tmp_path: Path, link: Callable[[Path, Path], None]) -> None:
     """`dvc pull` with links as cache type puts the cached file itself there: it has to stay what its name says."""
     cached, path = tmp_path / "cache" / "ab", tmp_path / "data" / "r.jsonl"

@@ -142,7 +142,7 @@ def test_a_signal_that_comes_twice_at_once_is_one(monkeypatch: pytest.MonkeyPatc
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
             assert (heard, ended) == ([signal.SIGTERM], [])
-        monkeypatch.setattr(resuming, "SAME_SIGNAL_S", 0.01)
+        monkeypatch.setattr(resuming, "TOGETHER_S", 0.01)
         with resuming.signals("test") as heard:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.05)

@@ -9,6 +9,7 @@ import yaml
 from star1.errors import Star1Error
 from star1.records import write_text
 from star1.workflow.dag import CHECKPOINT_MANIFEST, digest, jobs, load_dag, parameter_names, stage_name
+from star1.workflow.outputs import is_fetched_again
 from star1.workflow.plots import axes_of
 
 HEADER = "# Generated from the rules by `star1 dvc-yaml`; do not edit.\n"
@@ -38,16 +39,17 @@ def stage(job: Any) -> dict[str, Any]:
     metrics = [path for path in outputs if path.startswith(METRICS)]
     plots = [path for path in outputs if path.startswith(PLOTS)]
     axes = {str(file): found for file in job.output if (found := axes_of(file))}
+    uncached = {out_path(str(file)) for file in job.output if is_fetched_again(file, job.wildcards)}
     outs = [out_path(path) for path in outputs if path not in (*metrics, *plots)]
     for kind, paths in (("outs", outs), ("metrics", metrics), ("plots", plots)):
         if paths:
-            entry[kind] = [_out(path, axes.get(path)) for path in paths]
+            entry[kind] = [_out(path, path in uncached, axes.get(path)) for path in paths]
     return entry
 
 
-def _out(path: str, axes: dict[str, str] | None) -> str | dict[str, dict[str, Any]]:
+def _out(path: str, uncached: bool, axes: dict[str, str] | None) -> str | dict[str, dict[str, Any]]:
     """An output as dvc.yaml has it; a plot is drawn over the axes that its rule names, else by a template in .dvc/plots."""
-    options: dict[str, Any] = {"cache": False} if path.startswith(IN_GIT) else {}
+    options: dict[str, Any] = {"cache": False} if uncached or path.startswith(IN_GIT) else {}
     if path.startswith(PLOTS):
         options |= axes or {"template": Path(path).stem}
     return {path: options} if options else path

@@ -129,6 +129,15 @@ class Inputs:
         folder = "models/base" if model in self.params.values["fetch"]["models"] else "models"
         return f"{folder}/{model}/manifest.json"
 
+    def pinned_models(self) -> Callable[[Any], bool]:
+        """Which base models are fetched from the hub at a commit, so that DVC need not keep their files."""
+        entries = self.params.values["fetch"]["models"]
+        hub = [name for name in entries if self.params.value(f"fetch.models.{name}.kind") == "hub"]
+        for name in hub:
+            self.params.value(f"fetch.models.{name}.revision")  # a commit where it is pinned, and nowhere else
+        pinned = {name for name in hub if entries[name].get("pinned", True)}
+        return lambda wildcards: wildcards.model in pinned
+
     @property
     def _runs(self) -> dict[str, Any]:
         table: dict[str, Any] = self.params.values["finetune"]["runs"]

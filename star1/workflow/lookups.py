@@ -7,6 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from star1.workflow.stamps import Stamped
+
+# What each module imports, from one start to the next.
+IMPORTS = ".snakemake/star1/imports.json"
+
 
 def canonical(value: Any) -> str:
     """A value as JSON, the same text for equal values: keys sorted, and 1.0 written as 1, since YAML readers differ there."""
@@ -136,16 +141,28 @@ class Params:
 
 
 @functools.cache
-def _imports(path: Path, root: Path) -> frozenset[Path]:
-    """The project's own modules that a module names in an import, also inside functions."""
+def _memory(root: Path) -> Stamped:
+    return Stamped(root / IMPORTS, root)
+
+
+def _names(path: Path) -> list[str]:
+    """The names in the imports of a module, also inside functions, that may be modules of this project."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"), str(path))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.update({node.module, *(f"{node.module}.{alias.name}" for alias in node.names)})
-    files = (root / (name.replace(".", "/") + ".py") for name in names if name.split(".")[0] in ("star1", "scripts"))
-    return frozenset(file for file in files if file.is_file())
+    return sorted(name for name in names if name.split(".")[0] in ("star1", "scripts"))
+
+
+@functools.cache
+def _imports(path: Path, root: Path) -> frozenset[Path]:
+    """The project's own modules that a module names in an import."""
+    names = _memory(root).of(path.relative_to(root).as_posix(), _names)
+    if names is None:
+        raise FileNotFoundError(path)
+    return frozenset(file for name in names if (file := root / (name.replace(".", "/") + ".py")).is_file())
 
 
 def code(script: str, root: Path | None = None) -> list[str]:
@@ -160,4 +177,6 @@ def code(script: str, root: Path | None = None) -> list[str]:
         if path not in found:
             found.add(path)
             todo.extend(_imports(path, root))
+    if (root / IMPORTS).parent.parent.is_dir():  # only where Snakemake has its own books
+        _memory(root).save()
     return sorted(path.relative_to(root).as_posix() for path in found)

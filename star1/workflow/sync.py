@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from star1.errors import Star1Error
+from star1.errors import Star1Error, tell
 from star1.records import write_text
 from star1.workflow import dvcfile, trust
 from star1.workflow.dag import TRUST_CHECK_OFF, jobs, load_dag, stage_name
@@ -32,18 +32,66 @@ def snakemake_plan(*, check_trust: bool = True) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def dvc_repo() -> Iterator[Any]:
-    """DVC's repository in the working directory, locked."""
+def dvc_repo(*, wait: bool = False) -> Iterator[Any]:
+    """DVC's repository in the working directory, locked.
+
+    Args:
+        wait: until another DVC command has ended, however long it takes; otherwise for three seconds.
+    """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     quiet_dvc()
+    _read_params_once()
     try:
-        with Repo(".") as repo, repo.lock:
+        with Repo(".") as repo, _locked(repo, wait):
             yield repo
     except DvcException as error:
         said = " ".join(str(error).split())
         raise Star1Error("dvc", said, "a project that DVC can read", "`dvc status` tells more.") from error
+
+
+def _read_params_once() -> None:
+    """Have DVC, in this process, parse params.yaml once: it does so for each stage, most of the time that it takes."""
+    from dvc.dependency import param
+
+    read = param.load_path
+    if hasattr(read, "of_star1"):
+        return
+    known: dict[tuple[str, int, int], Any] = {}
+
+    def load_path(path: str, fs: Any, **options: Any) -> Any:
+        if options or fs.protocol != "local":
+            return read(path, fs, **options)
+        stat = os.stat(path)
+        key = (path, stat.st_size, stat.st_mtime_ns)
+        if key not in known:
+            known[key] = read(path, fs)
+        return known[key]
+
+    load_path.of_star1 = True  # type: ignore[attr-defined]
+    param.load_path = load_path
+
+
+@contextlib.contextmanager
+def _locked(repo: Any, wait: bool) -> Iterator[None]:
+    from dvc.lock import LockError
+
+    try:
+        repo.lock.lock()
+    except LockError:
+        if not wait:
+            raise
+        tell("dvc: another command is at work in this project; waiting for its end to record what was made")
+        while not repo.lock.is_locked:
+            with contextlib.suppress(LockError):
+                repo.lock.lock()
+    repo._lock_depth += 1  # what DVC's own functions look at before they lock it themselves
+    try:
+        yield
+    finally:
+        repo._lock_depth -= 1
+        repo.lock.unlock()
 
 
 def uses_dvc() -> bool:
@@ -56,16 +104,39 @@ def quiet_dvc() -> None:
     logging.getLogger("dvc").setLevel(logging.ERROR)
 
 
-def dvc_plan() -> tuple[set[str], set[str]]:
+def dvc_plan(*, wait: bool = False) -> tuple[set[str], set[str]]:
     """The stages that `dvc repro` may run, and those among them that changed themselves."""
     import networkx
 
-    with dvc_repo() as repo:
+    with dvc_repo(wait=wait) as repo:
         graph = repo.index.graph
-        changed = {stage for stage in graph.nodes if not stage.is_data_source and stage.changed()}
+        stages = {stage for stage in graph.nodes if not stage.is_data_source}
+        away = {out.fs_path for stage in stages for out in stage.outs if _is_away(out)}
+        changed = {stage for stage in stages if stage.changed() and not _only_lacks(stage, away)}
+        # What is away is wanted where what is made of it is; then that stage runs, and all that follows it.
+        reached = changed | {later for stage in changed for later in networkx.ancestors(graph, stage)}
+        bringing = {stage for stage in stages if away & {out.fs_path for out in stage.outs}}
+        changed |= {stage for stage in bringing if networkx.ancestors(graph, stage) & reached}
         after = {later for stage in changed for later in networkx.ancestors(graph, stage)}
         names = {stage.addressing for stage in changed | after if not stage.is_data_source}
         return names, {stage.addressing for stage in changed}
+
+
+def _is_away(out: Any) -> bool:
+    """Whether an output is not there that DVC does not store, since it can be fetched again as it was."""
+    return not (out.use_cache or out.exists or out.def_path.startswith(dvcfile.IN_GIT))
+
+
+def _only_lacks(stage: Any, away: Collection[str]) -> bool:
+    """Whether nothing else is amiss with a stage than that outputs which are away are its own or its dependencies."""
+    if stage.changed_stage() or any(out.status() for out in stage.outs if out.fs_path not in away):
+        return False
+    places = [Path(place) for place in away]
+    return not any(
+        dep.status()
+        for dep in stage.deps
+        if dep.exists or not any(Path(dep.fs_path).is_relative_to(one) for one in places)
+    )
 
 
 def to_dvc(fresh: Collection[str] | None = None) -> list[str]:
@@ -78,7 +149,7 @@ def to_dvc(fresh: Collection[str] | None = None) -> list[str]:
     """
     if fresh is None:
         dvcfile.write()
-    stale_for_dvc = dvc_plan()[1]
+    stale_for_dvc = dvc_plan(wait=True)[1]
     if stale_for_dvc and fresh is None:
         names = sorted(stale_for_dvc - set(snakemake_plan()))
     else:
@@ -91,7 +162,7 @@ def to_dvc(fresh: Collection[str] | None = None) -> list[str]:
 
 def _commit(names: set[str]) -> None:
     """`dvc commit -f` of several stages with one lock and one write of dvc.lock (by name it reads the index for each)."""
-    with dvc_repo() as repo:
+    with dvc_repo(wait=True) as repo:
         stages = [stage for stage in repo.index.stages if stage.addressing in names]
         for stage in stages:
             stage.save()
@@ -132,9 +203,8 @@ def track_replies() -> bool:
     quiet_dvc()
     tracked = Path(f"{REPLIES}.dvc")
     before = tracked.read_bytes() if tracked.exists() else b""
-    with Repo(".") as repo:
-        with repo.lock:
-            changed = not before or any(stage.changed() for stage in repo.stage.load_all(str(tracked)))
+    with Repo(".") as repo, _locked(repo, wait=True):
+        changed = not before or any(stage.changed() for stage in repo.stage.load_all(str(tracked)))
         if changed:
             repo.add([REPLIES])
     return changed and tracked.read_bytes() != before
