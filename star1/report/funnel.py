@@ -101,12 +101,21 @@ def _examples(run: Run, left: list[drops.Group]) -> Iterator[tuple[str, object]]
 
 def _shown(row: Row) -> Row:
     """A row as the page needs it."""
-    told = {key: row[key] for key in ("source", "question", "ngram", "similarity", "detail", "category", "score") if key in row}
+    told = {
+        key: row[key]
+        for key in ("source", "question", "ngram", "similarity", "detail", "category", "score")
+        if key in row
+    }
     told["id"] = row["id"] if "id" in row else f"{row['source']}-{row['row']}"
     if "matched" in row:
         at = row["matched"]
         set_name = at.get("benchmark") or at.get("source")
-        told["matched"] = {"set": set_name, "benchmark": "benchmark" in at, "id": at["id"], "question": row["matched_question"]}
+        told["matched"] = {
+            "set": set_name,
+            "benchmark": "benchmark" in at,
+            "id": at["id"],
+            "question": row["matched_question"],
+        }
     return told
 
 
