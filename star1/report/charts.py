@@ -200,16 +200,16 @@ def frontier(
     return chart(alt.layer(*layers).properties(width="container", height=300), title, said, note)
 
 
-def losses(rows: Sequence[Row], said: str, note: str | None) -> Row:
-    """Loss over the updates of each run."""
-    names = list(dict.fromkeys(row["run"] for row in rows))
+def losses(rows: Sequence[Row], names: Sequence[str], said: str, note: str | None) -> Row:
+    """Loss over the updates of each run; `names` are all models."""
+    shown = list(dict.fromkeys(row["run"] for row in rows))
     made = (
         alt.Chart(alt.InlineData(list(rows)))
         .mark_line(strokeWidth=1.5, clip=True)
         .encode(
             x=alt.X("update:Q", title="update", axis=alt.Axis(tickCount=6, grid=False)),
             y=alt.Y("loss:Q", title="loss", scale=alt.Scale(domainMin=0)),
-            color=alt.Color("run:N", sort=names, title=None, legend=alt.Legend(orient="top", columns=3)),
+            color=coloured("run", names, shown),
             tooltip=[alt.Tooltip("run:N"), alt.Tooltip("update:Q"), alt.Tooltip("loss:Q", format=".3f")],
         )
         .properties(width="container", height=260)
@@ -221,7 +221,7 @@ def ladder(rows: Sequence[Row], steps: Sequence[str], benchmarks: Sequence[str],
     """Rates of one model at each step of the protocol ladder."""
     base = alt.Chart(alt.InlineData(list(rows))).encode(
         x=alt.X("step:N", sort=list(steps), title=None, axis=alt.Axis(labelAngle=-30)),
-        color=alt.Color("benchmark:N", sort=list(benchmarks), title=None, legend=alt.Legend(orient="top", columns=3)),
+        color=coloured("benchmark", benchmarks, benchmarks),
         xOffset=alt.XOffset("benchmark:N", sort=list(benchmarks)),
     )
     y = alt.Y("low:Q", axis=percent(), scale=alt.Scale(domain=[0, 1]), title=None)

@@ -101,7 +101,7 @@ def _examples(run: Run, left: list[drops.Group]) -> Iterator[tuple[str, object]]
 
 def _shown(row: Row) -> Row:
     """A row as the page needs it."""
-    told = {
+    told: Row = {
         key: row[key]
         for key in ("source", "question", "ngram", "similarity", "detail", "category", "score")
         if key in row
@@ -159,7 +159,7 @@ def _training_file(run: Run, name: str) -> str:
 
 
 def _pair(row: Row, known: dict[tuple[str, str], str], files: tuple[str, str]) -> Row:
-    told = {key: row[key] for key in ("ngram", "tfidf", "embedding", "exact") if key in row}
+    told: Row = {key: row[key] for key in ("ngram", "tfidf", "embedding", "exact") if key in row}
     return {
         "source": row["training"],
         "id": str(row["row"]),

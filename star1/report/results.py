@@ -29,7 +29,7 @@ def data(run: Run) -> dict[str, object]:
         "published": [run.json(f"results/tables/{name}.json") for name in PUBLISHED],
         "stability": run.json("results/tables/stability.json"),
         "ladder": _ladder(run.json(ladder)) if ladder in run.artifacts else None,
-        "losses": _losses(run),
+        "losses": _losses(run, list(dict.fromkeys(one["model"] for one in main["cells"]))),
         "ends": list(ends(run.params)),
         "judges": agreement["judges"],
     }
@@ -134,29 +134,33 @@ def _ladder(ladder: Row) -> Row:
     return {**ladder, "charts": made}
 
 
-def _losses(run: Run) -> Row | None:
-    """Loss curves of all runs."""
-    rows, ended, thinned = [], [], False
-    for name in run.names("results/plots/finetune-*.csv"):
-        model = Path(name).stem.removeprefix("finetune-")
-        curve = run.csv(name)
-        every = -(-len(curve) // MOST_POINTS)
-        thinned = thinned or every > 1
-        shown = curve[::every] + ([curve[-1]] if curve and (len(curve) - 1) % every else [])
-        rows += [{"run": model, "update": int(one["update"]), "loss": float(one["loss"])} for one in shown]
-        if curve:
-            ended.append(
-                {
-                    "run": model,
-                    "updates": len(curve),
-                    "first": float(curve[0]["loss"]),
-                    "last": float(curve[-1]["loss"]),
-                }
-            )
-    if not rows:
+def _losses(run: Run, models: Sequence[str]) -> Row | None:
+    """Loss curves of all runs, in the colours that the models have elsewhere."""
+    curves = {
+        Path(name).stem.removeprefix("finetune-"): [(int(one["update"]), float(one["loss"])) for one in run.csv(name)]
+        for name in run.names("results/plots/finetune-*.csv")
+    }
+    curves = {name: curve for name, curve in curves.items() if curve}
+    if not curves:
         return None
+    rows = [
+        {"run": name, "update": update, "loss": loss} for name, curve in curves.items() for update, loss in thin(curve)
+    ]
+    ended: list[Row] = [
+        {"run": name, "updates": len(curve), "first": curve[0][1], "last": curve[-1][1]}
+        for name, curve in curves.items()
+    ]
     said = "; ".join(
         f"{one['run']}: from {one['first']:.2f} to {one['last']:.2f} in {one['updates']:,} updates" for one in ended
     )
+    thinned = any(len(curve) > MOST_POINTS for curve in curves.values())
     note = f"At most {MOST_POINTS} points of a curve are drawn." if thinned else None
-    return charts.losses(rows, said, note) | {"rows": ended}
+    return charts.losses(rows, list(dict.fromkeys([*models, *curves])), said, note) | {"rows": ended}
+
+
+def thin(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """At most `MOST_POINTS` points of a curve, evenly spread, the last one among them."""
+    if len(curve) <= MOST_POINTS:
+        return list(curve)
+    last = MOST_POINTS - 1
+    return [curve[place * (len(curve) - 1) // last] for place in range(MOST_POINTS)]
