@@ -1,6 +1,10 @@
-"""For tests: a run to report on. Its counts are those of the default run (tables, metrics and plots are in git); its rows are made
-to fit them, and hold whatever could harm a page."""
+"""For tests: a run to report on.
 
+Its counts are those of the default run (tables, metrics and plots are in git); its rows are made to fit them, and hold
+whatever could harm a page.
+"""
+
+import itertools
 import re
 import shutil
 from collections.abc import Mapping
@@ -76,7 +80,7 @@ def _drops(root: Path, funnel: Row) -> None:
     queue = {
         (step, name): counts[before] - counts[step]
         for name, counts in funnel["sources"].items()
-        for before, step in zip(steps, steps[1:], strict=False)
+        for before, step in itertools.pairwise(steps)
     }
     rows, at = [], dict.fromkeys(funnel["sources"], 0)
     for step, reasons in funnel["reasons"].items():
@@ -146,7 +150,7 @@ def _contamination(root: Path) -> None:
 def _costs(root: Path) -> None:
     calls = {"model": "m", "label": "Model <b>M</b>", "rows": 9, "quarantined": 1, "replies": 8, "prompt_tokens": 12345}
     calls |= {"reply_tokens": 678, "replies_without_count": 0, "usd": 1.25, "mean_seconds": 0.5, "failed_attempts": 2}
-    training = {
+    training: Row = {
         "seconds": 12.5,
         "cpu_hours": 0.25,
         "gpu_hours": None,

@@ -1,8 +1,10 @@
 """The report: what stands in its data, and what a browser makes of it."""
 
+import itertools
 import json
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +46,15 @@ def test_a_data_file_holds_strict_json_that_ends_no_script(text: str) -> None:
 
 
 def test_a_report_takes_the_place_of_an_older_one_and_of_nothing_else(tmp_path: Path) -> None:
-    def page(name: str) -> Any:
-        return lambda folder: (folder / name).write_text("x")
+    def page(*names: str) -> Callable[[Path], None]:
+        def fill(folder: Path) -> None:
+            for name in names:
+                (folder / name).touch()
+
+        return fill
 
     writing.replace(tmp_path / "new", page("index.html"))
-    writing.replace(tmp_path / "new", lambda folder: [page(name)(folder) for name in ("index.html", "more.js")])
+    writing.replace(tmp_path / "new", page("index.html", "more.js"))
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["index.html", "more.js"]
     (tmp_path / "other").mkdir()
     (tmp_path / "other/thesis.txt").touch()
@@ -213,9 +219,7 @@ def test_every_row_that_left_is_in_one_group(run: Run) -> None:
         assert sum(one.sources.values()) == len(one.rows)
     total = run.json("results/metrics/funnel.json")["total"]
     steps = ["rows", *drops.NAMES]
-    assert [by_step[step] for step in drops.NAMES] == [
-        total[a] - total[b] for a, b in zip(steps, steps[1:], strict=False)
-    ]
+    assert [by_step[step] for step in drops.NAMES] == [total[a] - total[b] for a, b in itertools.pairwise(steps)]
     assert {step: by_step[step] for step in ("reason", "score", "full marks", "balanced", "benign")} == {
         **{"reason": 10, "score": 2, "full marks": 20, "balanced": 18, "benign": 4}
     }
@@ -229,7 +233,7 @@ def test_rows_left_after_the_steps_end_with_the_final_set(run: Run) -> None:
     counts = [one["rows"] for one in steps]
     assert counts[0] == sum(one["read"] for one in run.json("results/metrics/funnel.json")["fetched"].values())
     assert counts[-1] == len(run.rows("data/star1.jsonl"))
-    assert [one["dropped"] for one in steps] == [0, *(a - b for a, b in zip(counts, counts[1:], strict=False))]
+    assert [one["dropped"] for one in steps] == [0, *(a - b for a, b in itertools.pairwise(counts))]
 
 
 def test_texts_are_those_of_the_digests_and_nothing_else(run: Run) -> None:
@@ -246,7 +250,7 @@ def test_examples_are_spread_evenly_and_in_order(rows: int, most: int) -> None:
     found = [row["n"] for row in drops.spread([{"n": n} for n in range(rows)], most)]
     assert len(found) == min(rows, most)
     assert found == sorted(set(found))
-    gaps = {b - a for a, b in zip(found, found[1:], strict=False)}
+    gaps = {b - a for a, b in itertools.pairwise(found)}
     assert not gaps or max(gaps) - min(gaps) <= 1
 
 

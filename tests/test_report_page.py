@@ -1,15 +1,15 @@
-"""The report in a browser, opened from disk: its numbers, links and filters, that nothing leaves it, and that everybody can use it."""
+"""The report in a browser, opened from disk: numbers, links and filters; that nothing leaves it, and everybody can use it."""
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from star1.params import read_yaml
-from star1.records import read_json, read_rows, write_rows
+from star1.records import Row, read_json, read_rows, write_rows
 from star1.report.build import build
 from star1.report.run import Run
 from tests.browsing import READY, Visit, browser
@@ -18,6 +18,18 @@ from tests.reports import DAY, HOSTILE, LADDER_STEPS, add_ladder, hosted, made_a
 
 SECTIONS = ("overview", "funnel", "data", "results")
 MOST_BYTES = 5_000_000
+CELLS = """table => [...table.rows].map((row) =>
+  [...row.cells].map((cell) => cell.innerText.replace(/\\s+/g, " ").trim()))"""
+# What reaches beyond the right edge and cannot be scrolled to within its own box.
+WIDER = """width => [...document.querySelectorAll("main *, header *")].filter((one) =>
+  one.getBoundingClientRect().right > width + 1 && !one.closest(".scroll, nav, svg, details:not([open])"))
+  .map((one) => one.outerHTML.slice(0, 80))"""
+# How each choice of the page picks rows of the table of agreement.
+PICKED: dict[str, Callable[[Row], bool]] = {
+    "benchmark": lambda one: one["model"] == one["category"] == "all",
+    "model": lambda one: one["model"] != "all",
+    "category": lambda one: one["category"] != "all",
+}
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +74,12 @@ def cells_of(page: Any, caption: str) -> list[list[str]]:
     """The table with an id, or that begins with a caption, as texts."""
     captioned = page.locator("table", has=page.locator("caption", has_text=caption))
     table = page.locator(caption) if caption.startswith("#") else captioned.first
-    return table.evaluate(
-        "table => [...table.rows].map((row) => [...row.cells].map((cell) => cell.innerText.replace(/\\s+/g, ' ').trim()))"
-    )  # type: ignore[no-any-return]
+    found: list[list[str]] = table.evaluate(CELLS)
+    return found
+
+
+def signed(share: float) -> str:
+    return "0.0" if share == 0 else f"{'+' if share > 0 else '−'}{abs(100 * share):.1f}"
 
 
 def percent(share: float | None) -> str:
@@ -163,17 +178,12 @@ def test_pairs_and_agreement_are_those_of_the_tables(visit: Visit, run: Run) -> 
     page = visit.go("results")
     paired = run.json("results/tables/paired.json")["comparisons"]
     rows = [row for row in cells_of(page, "Paired comparisons")[1:] if len(row) > 1]
-    sign = lambda share: "0.0" if share == 0 else f"{'+' if share > 0 else '−'}{abs(100 * share):.1f}"  # noqa: E731
     assert [row[3] for row in rows] == [
-        f"{sign(one['value'])} [{sign(one['low'])}, {sign(one['high'])}]" for one in paired
+        f"{signed(one['value'])} [{signed(one['low'])}, {signed(one['high'])}]" for one in paired
     ]
     assert [row[-1] for row in rows] == [f"{one['n']}/{one['total']}" for one in paired]
     pairs = run.json("results/tables/agreement.json")["pairs"]
-    for by, chosen in (
-        ("benchmark", lambda one: one["model"] == one["category"] == "all"),
-        ("model", lambda one: one["model"] != "all"),
-        ("category", lambda one: one["category"] != "all"),
-    ):
+    for by, chosen in PICKED.items():
         page.select_option("label:has-text('Agreement') select", by)
         shown = cells_of(page, "Agreement of each two judges")[1:]
         kappas = [row[-3].split(" ")[0] for row in shown]
@@ -218,7 +228,7 @@ def test_data_section_shows_the_counts_of_each_set(visit: Visit, run: Run) -> No
     page = visit.go("data?set=benign")
     head, *rows = cells_of(page, "Sets of this run")
     assert head[1:] == list(quality)
-    assert dict((row[0], row[1:]) for row in rows)["Rows"] == [str(one["rows"]) for one in quality.values()]
+    assert {row[0]: row[1:] for row in rows}["Rows"] == [str(one["rows"]) for one in quality.values()]
     page.select_option("label:has-text('Set') select", "scored")
     page.wait_for_selector("text=Categories by prompt set: scored")
     page.locator("#set-charts summary").first.click()
@@ -302,15 +312,13 @@ def test_a_cell_of_the_contamination_matrix_opens_its_pairs(visit: Visit, run: R
 
 def test_hostile_texts_are_shown_as_they_are(visit: Visit) -> None:
     page = visit.go("funnel")
-    seen = []
-    for number in page.eval_on_selector_all(
-        "#reasons-table [data-reason]", "all => all.map((one) => one.dataset.reason)"
-    ):
-        page = visit.go(f"funnel?reason={number}")
-        page.wait_for_selector("#examples .pair")
-        seen += page.locator("#examples .text, #examples .pair > p").evaluate_all(
-            "all => all.map((one) => one.textContent)"
-        )
+    seen: list[str] = []
+    for button in page.locator("#reasons-table button[data-reason]").all():
+        button.click()
+        reason = button.get_attribute("aria-label").removeprefix("Examples of: ")
+        page.wait_for_selector(f"#examples-title:has-text({json.dumps(reason)}) ~ ul .pair")
+        shown = "all => all.map((one) => one.textContent)"
+        seen += page.eval_on_selector_all("#examples .text, #examples .pair > p", shown)
     for text in HOSTILE:
         assert any(text[:3000] in one for one in seen), text[:40]
     assert page.evaluate("window.harmed") is None
@@ -401,11 +409,7 @@ def test_nothing_is_wider_than_the_page(opened: Any, report: Path, width: int, s
         page = made.go(section)
         made.draw_all()
         assert page.evaluate("document.documentElement.scrollWidth") <= width, section
-        wide = page.eval_on_selector_all(
-            "main *, header *",
-            f"all => all.filter((one) => one.getBoundingClientRect().right > {width} + 1 && !one.closest('.scroll, nav, svg, details:not([open])')).map((one) => one.outerHTML.slice(0, 80))",
-        )
-        assert wide == [], section
+        assert page.evaluate(WIDER, width) == [], section
     made.context.close()
 
 
