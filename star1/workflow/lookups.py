@@ -180,3 +180,8 @@ def code(script: str, root: Path | None = None) -> list[str]:
     if (root / IMPORTS).parent.parent.is_dir():  # only where Snakemake has its own books
         _memory(root).save()
     return sorted(path.relative_to(root).as_posix() for path in found)
+
+
+def page_files() -> list[str]:
+    """The files that the report's page is made of: scripts and styles, which no import names."""
+    return sorted(path.as_posix() for path in Path("star1/report/page").iterdir() if path.is_file())
