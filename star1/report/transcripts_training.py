@@ -1,5 +1,6 @@
 """Training rows for the page: question, thinking, answer, categories, source and marks."""
 
+import re
 from array import array
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +12,10 @@ from star1.report.parts import Parts, stream
 from star1.report.transcripts_evaluation import Names, head
 from star1.responses import split
 
-# In a column of marks: there is none.
-NO_MARK = -1
+# In a column: there is none.
+NONE = -1
+# What of a reason tells one row from all others, and is no kind to filter by.
+STEP = re.compile(r" at step \d+.*")
 
 
 def write(folder: Path, place: str, path: Path, subsets: Mapping[str, Path], outcomes: Path | None) -> Row:
@@ -33,16 +36,17 @@ def write(folder: Path, place: str, path: Path, subsets: Mapping[str, Path], out
     """
     parts = {name: Parts(folder, f"{place}/{name}") for name in ("heads", "prompts", "answers", "thinking")}
     sources, categories, reasons = Names(), Names(), Names()
-    why = {row["id"]: reasons.number(row["reason"]) for _, row in stream(outcomes)} if outcomes else {}
+    why = {row["id"]: str(row["reason"]) for _, row in stream(outcomes)} if outcomes else {}
     columns: dict[str, Any] = {"ids": [], "source": [], "category": [], "outcome": []}
     marks: dict[str, array[int]] = {}
     for number, (_, row) in enumerate(stream(path)):
         columns["ids"].append(_id(path, row))
         columns["source"].append(sources.number(row.get("source", "")))
         columns["category"].append([categories.number(name) for name in row.get("category") or ()])
-        columns["outcome"].append(why.get(row["id"], -1))
+        reason = why.get(row["id"])
+        columns["outcome"].append(NONE if reason is None else reasons.number(STEP.sub("", reason)))
         _add_marks(marks, row.get("score") or {}, number)
-        _add_texts(parts, row)
+        _add_texts(parts, row, reason)
     numbers = _numbers(path, columns["ids"])
     chosen = {name: _chosen(file, numbers) for name, file in subsets.items()}
     told = {"kind": "training", **columns, "sources": list(sources), "categories": list(categories)}
@@ -59,17 +63,17 @@ def _id(path: Path, row: Row) -> str:
 def _add_marks(marks: dict[str, "array[int]"], score: Mapping[str, int], number: int) -> None:
     for name in score:
         if name not in marks:
-            marks[name] = array("h", [NO_MARK] * number)
+            marks[name] = array("h", [NONE] * number)
     for name, column in marks.items():
-        column.append(score.get(name, NO_MARK))
+        column.append(score.get(name, NONE))
 
 
-def _add_texts(parts: Mapping[str, Parts], row: Row) -> None:
+def _add_texts(parts: Mapping[str, Parts], row: Row, reason: str | None) -> None:
     response = row.get("response") or ""
     found = split(response)
-    original = {"original": row["original"]} if row.get("original") else {}
+    beside = {"original": row.get("original"), "left_out": reason}
     parts["heads"].add(head(row["question"]))
-    parts["prompts"].add({"question": row["question"], **original})
+    parts["prompts"].add({"question": row["question"], **{name: text for name, text in beside.items() if text}})
     parts["answers"].add([{"answer": found.answer if found else response}])
     parts["thinking"].add([found.thinking if found else None])
 
