@@ -1,12 +1,13 @@
 """What the report's transcripts cost on a run of the paper's size: made-up rows, written for the page, opened in Chromium.
 
-python -m benchmarks.report                   # 41,000 training rows, 41,000 prompts answered by 4 models: 2.5 GB in a temporary folder
+python -m benchmarks.report                   # 41,000 training rows, 41,000 prompts, 4 models: 2 GB in a temporary folder
 python -m benchmarks.report --rows 1000       # shows that it runs
 """
 
 import argparse
 import os
 import random
+import re
 import resource
 import statistics
 import subprocess
@@ -18,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import synthetic
-from star1.records import Row, write_rows
+from star1.records import Row, write_rows, write_text
 from star1.report import transcripts
+from star1.report.writing import PAGE, write_data
 
 ROOT = Path(__file__).parents[1]
+SCRIPT = re.compile(r'<script src="([^"]+)\.js"')
 MODELS = ["base", "tuned", "tuned-benign", "tuned-lora"]
 BENCHMARKS = {
     "harmful-a": "harmful",
@@ -196,7 +199,8 @@ SEARCH = """async (query) => {
     const status = document.querySelector(".tr-status");
     while (status.textContent.includes("searching")) {
         await new Promise((resolve) => setTimeout(resolve, 5));
-        if (first === null && document.querySelectorAll(".tr-list > [data-row]").length === 50) first = performance.now() - started;
+        const rows = document.querySelectorAll(".tr-list > [data-row]").length;
+        if (first === null && rows === 50) first = performance.now() - started;
     }
     return [first ?? performance.now() - started, performance.now() - started, status.textContent];
 }"""
@@ -267,23 +271,29 @@ transcripts.write(Path(sys.argv[2]), sources(Path(sys.argv[1])))
 def build(root: Path, page: Path) -> Iterator[str]:
     """Write the data files in a process of its own."""
     started = time.perf_counter()
-    command = [sys.executable, "-c", WRITE, str(root), str(page / "data")]
+    command = [sys.executable, "-c", WRITE, str(root), str(page)]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     seconds, used = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     yield f"| writer | {seconds:.1f} s, {used.ru_utime + used.ru_stime:.1f} CPU-s | peak {used.ru_maxrss / 1024:,.0f} MB | |"
     files = list((page / "data/transcripts").rglob("*.js"))
-    total = sum(file.stat().st_size for file in files) / 1e6
-    first = ", ".join(
-        f"{file.parent.name} {file.stat().st_size / 1e6:.2f}" for file in sorted(files) if file.stem == "index"
-    )
-    yield f"| files | {len(files)}, {total:,.0f} MB; largest {max(file.stat().st_size for file in files) / 1e6:.2f} MB | index {first} MB | |"
+    sizes = {file: file.stat().st_size / 1e6 for file in sorted(files)}
+    first = ", ".join(f"{file.parent.name} {size:.2f}" for file, size in sizes.items() if file.stem == "index")
+    yield f"| files | {len(files)}, {sum(sizes.values()):,.0f} MB; largest {max(sizes.values()):.2f} MB | index {first} MB | |"
 
 
 def shell(page: Path) -> None:
-    """The page around the data."""
-    import shutil
-
-    shutil.copytree(ROOT / "star1/report/page", page, dirs_exist_ok=True)
+    """The page around the data, with the transcripts as its only section."""
+    for path in PAGE.iterdir():
+        write_text(page / path.name, path.read_text("utf-8"))
+    index = (page / "index.html").read_text("utf-8").splitlines(keepends=True)
+    others = [
+        name
+        for name in SCRIPT.findall("".join(index))
+        if not name.startswith(("report", "widgets", "transcripts", "start"))
+    ]
+    kept = (line for line in index if not any(f'"{name}.js"' in line for name in others))
+    write_text(page / "index.html", "".join(kept))
+    write_data(page, "page", {"made": "made up", "standIn": {}})
 
 
 def main() -> None:

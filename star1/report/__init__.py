@@ -1,1 +1,1 @@
-"""The report: one static page of what a run made, with its data beside it."""
+"""The report: one static page about a run, opened from disk (docs/report.md)."""

@@ -8,31 +8,17 @@ import orjson
 
 from star1.errors import InputError
 from star1.records import Row, atomic
+from star1.report.writing import DATA, ESCAPES
 
 # Bytes of a part, unless a single row is larger: read in a few milliseconds, and few enough of them for 41,000 rows.
 LIMIT = 480_000
-# What would end a script, or a line of one in older browsers.
-ESCAPES = ((b"<", rb"\u003c"), ("\u2028".encode(), rb"\u2028"), ("\u2029".encode(), rb"\u2029"))
-
-
-def script(name: str, content: bytes) -> bytes:
-    """A data file: the call that hands JSON to the page."""
-    for character, escaped in ESCAPES:
-        content = content.replace(character, escaped)
-    return b"report.put(" + orjson.dumps(name) + b"," + content + b");\n"
-
-
-def put(folder: Path, name: str, value: object) -> None:
-    """Write one data file, atomically."""
-    with atomic(folder / f"{name}.js") as file:
-        file.write(script(name, orjson.dumps(value)))
 
 
 class Parts:
     """Rows on their way into numbered files `{name}-{number}.js`, a JSON list each; one part is in memory.
 
     Args:
-        folder: of the page's data files.
+        folder: of the page.
         name: of the parts.
 
     Attributes:
@@ -54,8 +40,11 @@ class Parts:
 
     def _end(self) -> None:
         name = f"{self.name}-{len(self.starts)}"
-        with atomic(self.folder / f"{name}.js") as file:
-            file.write(script(name, b"[" + b",\n".join(self._rows) + b"]"))
+        content = b",\n".join(self._rows)
+        for character, escaped in ESCAPES.items():
+            content = content.replace(character.encode(), escaped.encode())
+        with atomic(self.folder / DATA / f"{name}.js") as file:
+            file.write(b"report.put(" + orjson.dumps(name) + b", [" + content + b"]);\n")
         self.starts.append(self._next)
         self._next += len(self._rows)
         self._rows, self._size = [], 0

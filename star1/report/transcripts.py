@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from star1 import runs
 from star1.records import Row
 from star1.report import transcripts_evaluation, transcripts_training
-from star1.report.parts import put
+from star1.report.run import Run
+from star1.report.writing import write_data
 
 NAME = "transcripts"
 
@@ -46,11 +48,31 @@ class Sources:
     judgements: Path = Path("results/judgements")
 
 
+def sources(run: Run) -> Sources:
+    """What of a run is shown: all models' answers, the scored rows with those selected of them, and the benign ones."""
+    made, generate = run.params["finetune"]["runs"], run.params["generate"]
+    models = runs.expand(generate["models"], made)
+    bases = {model: made[name]["base"] for model, name in runs.by_model(made).items()}
+    return Sources(
+        models,
+        generate["benchmarks"],
+        {model: base for model, base in bases.items() if model in models and base in models},
+        {"scored": run.path("data/scored.jsonl"), "benign": run.path("data/benign/benign.jsonl")},
+        {"star1": ("scored", run.path("data/star1.jsonl"))},
+        {"benign": "benign"},
+        ["benign"],
+        {"scored": run.path("data/curate_dropped.jsonl")},
+        run.path("data/benchmarks"),
+        run.path("results/generations"),
+        run.path("results/judgements"),
+    )
+
+
 def write(folder: Path, sources: Sources) -> Row:
     """Write the data files of the transcripts.
 
     Args:
-        folder: of the page's data files.
+        folder: of the page.
         sources: what is shown.
 
     Returns:
@@ -64,12 +86,12 @@ def write(folder: Path, sources: Sources) -> Row:
         place = f"{NAME}/{len(sets)}"
         files = transcripts_evaluation.Files(sources.benchmark_folder, sources.generations, sources.judgements)
         index = transcripts_evaluation.write(folder, place, files, sources.models, sources.benchmarks)
-        put(folder, f"{place}/index", index)
+        write_data(folder, f"{place}/index", index)
         sets.append({"name": "evaluation", "kind": "evaluation", "index": f"{place}/index", "rows": len(index["ids"])})
     for name, path in sources.training.items():
         sets += _training(folder, f"{NAME}/{len(sets)}", name, path, sources)
     known = [{"name": name, "base": sources.bases.get(name)} for name in sources.models]
-    put(folder, f"{NAME}/catalogue", {"models": known, "sets": sets})
+    write_data(folder, f"{NAME}/catalogue", {"models": known, "sets": sets})
     return {one["name"]: one["rows"] for one in sets}
 
 
@@ -78,7 +100,7 @@ def _training(folder: Path, place: str, name: str, path: Path, sources: Sources)
     how = {"passport": sources.passports.get(name, "row"), "harmful": name not in sources.benign}
     subsets = {each: file for each, (whole, file) in sources.subsets.items() if whole == name}
     index = transcripts_training.write(folder, place, path, subsets, sources.outcomes.get(name))
-    put(folder, f"{place}/index", index | how)
+    write_data(folder, f"{place}/index", index | how)
     entry = {"name": name, "kind": "training", "index": f"{place}/index"}
     whole = {**entry, "rows": len(index["ids"])}
     return [whole, *({**entry, "name": each, "of": name, "rows": len(index["subsets"][each])} for each in subsets)]

@@ -71,7 +71,7 @@ def write(folder: Path, place: str, files: Files, models: Sequence[str], benchma
     """Write prompts and answers.
 
     Args:
-        folder: of the page's data files.
+        folder: of the page.
         place: what the names of their files begin with.
         files: where rows are read.
         models: names.

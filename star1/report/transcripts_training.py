@@ -22,7 +22,7 @@ def write(folder: Path, place: str, path: Path, subsets: Mapping[str, Path], out
     """Write the texts of a set of training rows.
 
     Args:
-        folder: of the page's data files.
+        folder: of the page.
         place: what the names of its files begin with.
         path: the rows.
         subsets: files with some of these rows, by name.

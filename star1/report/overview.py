@@ -1,0 +1,167 @@
+"""Overview: what was run, by which models, at what cost, and what of it is a stand-in."""
+
+import copy
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from star1 import presets, runs
+from star1.params import as_list, read_yaml
+from star1.policies import load_pack
+from star1.records import Row
+from star1.provenance import pack_digest
+from star1.report import standins
+from star1.report.run import Run, commit
+from star1.tables import POOLED
+from star1.workflow.lookups import canonical
+
+OWN = ("base_url", "mirror")
+CALLS = (
+    "label",
+    "rows",
+    "replies",
+    "quarantined",
+    "prompt_tokens",
+    "reply_tokens",
+    "usd",
+    "mean_seconds",
+    "failed_attempts",
+)
+TRAINING = ("seconds", "cpu_hours", "gpu_hours", "tokens_per_second", "peak_memory", "energy", "devices")
+
+
+def page(run: Run) -> Row:
+    """What every section shows: the banner, the marks, and the line at the foot."""
+    items, at = standins.found(run), commit(run.root)
+    told = f"commit {at['commit'][:12]}" if at["commit"] else "no commit known"
+    return {
+        "banner": standins.banner(items),
+        "standIn": standins.marks(items),
+        "made": f"Made by the stage `report` of STAR-1 at {told}, from the artifacts of one run. No request leaves this page.",
+    }
+
+
+def data(run: Run) -> dict[str, object]:
+    """Data files of the section."""
+    main = run.json("results/tables/main.json")
+    told = {
+        "commit": commit(run.root),
+        "presets": in_place(run),
+        "params": shown(run.params),
+        "params_digest": hashlib.sha256(canonical(run.params).encode()).hexdigest()[:16],
+        "pack": _pack(run),
+        "models": _models(run),
+        "judges": _judges(run.params),
+        "roles": _roles(run.params),
+        "costs": list(costs(run)),
+        "images": run.json_if_any("results/metrics/images.json"),
+        "stand_ins": standins.found(run),
+        "releases": standins.released(run),
+        "confidence": main["confidence"],
+        "measures": list(dict.fromkeys(one["measure"] for one in main["cells"])),
+        "headline": _headline(main["cells"]),
+    }
+    return {"overview": told}
+
+
+def in_place(run: Run) -> list[str]:
+    """The presets all of whose values are those of the run, in the order of their names."""
+    found, present = [], canonical(run.params)
+    for name in run.names("presets/*.yaml"):
+        values = copy.deepcopy(dict(run.params))
+        presets.merge(values, {key: value for key, value in read_yaml(run.path(name)).items() if key in values})
+        if canonical(values) == present:
+            found.append(Path(name).stem)
+    return found
+
+
+def shown(params: Mapping[str, Any]) -> Row:
+    """The values of params.yaml without the addresses of servers and folders, which are the site's own affair."""
+    return {
+        key: shown(value) if isinstance(value, Mapping) else value for key, value in params.items() if key not in OWN
+    }
+
+
+def _pack(run: Run) -> Row:
+    name = run.params["policy"]["pack"]
+    pack = load_pack(run.path(f"policies/{name}"))
+    return {"name": name, "digest": pack_digest(run.path(f"policies/{name}")), "categories": pack.names}
+
+
+def _models(run: Run) -> list[Row]:
+    """The models that answered, with what each was made from."""
+    table, bases = run.params["finetune"]["runs"], run.params["fetch"]["models"]
+    found = []
+    for name in runs.expand(run.params["generate"]["models"], table):
+        if name in bases:
+            entry = {key: bases[name].get(key) for key in ("kind", "repository", "revision")}
+            found.append({"name": name, **entry})
+        else:
+            found.append({"name": name, **runs.entry_of(name, table)})
+    return found
+
+
+def _judges(params: Mapping[str, Any]) -> list[Row]:
+    """The judges in use, and who is the primary one for which purpose."""
+    judge, found = params["judge"], []
+    for name in dict.fromkeys(name for names in judge["use"].values() for name in names):
+        entry = judge["judges"][name]
+        asked = [params["llm"]["endpoints"][one] for one in as_list(entry["endpoint"])]
+        places = [
+            f"{purpose}, {'primary' if names[0] == name else 'beside it'}"
+            for purpose, names in judge["use"].items()
+            if name in names
+        ]
+        found.append({"name": name, "kind": entry["kind"], "view": entry["view"], "used": places, **_endpoint(asked)})
+    return found
+
+
+def _roles(params: Mapping[str, Any]) -> list[Row]:
+    found = []
+    for role, does in standins.ROLES.items():
+        asked = [params["llm"]["endpoints"][one] for one in as_list(params["llm"]["roles"][role])]
+        found.append({"role": role, "does": does, **_endpoint(asked)})
+    return found
+
+
+def _endpoint(asked: Sequence[Mapping[str, Any]]) -> Row:
+    """Who answers, for one endpoint or several that take each other's place."""
+    return {
+        "label": ", ".join(dict.fromkeys(one["label"] for one in asked)),
+        "model": ", ".join(dict.fromkeys(one["model"] for one in asked)),
+        "provider": ", ".join(dict.fromkeys(one["provider"] for one in asked)),
+        "retires": min((str(one["retires"]) for one in asked if one.get("retires")), default=None),
+        "stand_in": any(one["provider"] in standins.PROVIDERS for one in asked),
+    }
+
+
+def costs(run: Run) -> Iterator[Row]:
+    """What each stage took and cost, a row each; judges and steps of one stage are rows of their own."""
+    for name in run.names("results/costs/*.json"):
+        found, stage = run.json(name), Path(name).stem
+        if "replies" in found:
+            yield {"stage": stage, "part": None, **_calls(found)}
+        elif "training_seconds" in found:
+            yield {"stage": stage, "part": None, **{key: found.get(key) for key in TRAINING}}
+        else:
+            for part, one in found.items():
+                yield {"stage": stage, "part": part, **(_calls(one) if "replies" in one else _step(one))}
+
+
+def _calls(found: Row) -> Row:
+    return {key: found.get(key) for key in CALLS}
+
+
+def _step(found: Row) -> Row:
+    return {"seconds": found.get("seconds"), "peak_mb": found.get("peak_mb")}
+
+
+def _headline(cells: Sequence[Row]) -> list[Row]:
+    """Rates over all benchmarks of a measure, model by model; of a measure with one benchmark, its own."""
+    found: dict[str, dict[str, Row]] = {}
+    for one in cells:
+        rates = found.setdefault(one["model"], {})
+        if one["benchmark"] == POOLED or one["measure"] not in rates:
+            rates[one["measure"]] = one
+    return [{"model": model, "rates": rates} for model, rates in found.items()]
