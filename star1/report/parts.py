@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from star1.errors import InputError
-from star1.records import Row, atomic
+from star1.records import Row
 from star1.report.writing import DATA, ESCAPES
 
 # Bytes of a part, unless a single row is larger: read in a few milliseconds, and few enough of them for 41,000 rows.
@@ -43,8 +43,10 @@ class Parts:
         content = b",\n".join(self._rows)
         for character, escaped in ESCAPES.items():
             content = content.replace(character.encode(), escaped.encode())
-        with atomic(self.folder / DATA / f"{name}.js") as file:
-            file.write(b"report.put(" + orjson.dumps(name) + b", [" + content + b"]);\n")
+        path = self.folder / DATA / f"{name}.js"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not atomic: the folder of the page takes its place as a whole, and there are a thousand of these.
+        path.write_bytes(b"report.put(" + orjson.dumps(name) + b", [" + content + b"]);\n")
         self.starts.append(self._next)
         self._next += len(self._rows)
         self._rows, self._size = [], 0

@@ -103,9 +103,9 @@ const transcriptData = (() => {
 
   // A row by its key, or by its id alone where that is the only one.
   function find(set, name) {
-    if (set.keys.has(name)) return set.keys.get(name);
-    const row = set.ids.indexOf(name);
-    return row >= 0 && set.ids.indexOf(name, row + 1) < 0 ? row : -1;
+    let row = set.keys.has(name) ? set.keys.get(name) : set.ids.indexOf(name);
+    if (!set.keys.has(name) && set.ids.indexOf(name, row + 1) > row) row = -1;
+    return set.rows && !set.rows.includes(row) ? -1 : row;
   }
 
   function harmful(set, row) {

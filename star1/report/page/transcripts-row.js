@@ -19,9 +19,13 @@ const transcriptRow = (() => {
     const prompt = await data.texts(set, "prompts", row);
     const parts = set.kind === "evaluation" ? await evaluation(view, prompt) : await training(view, prompt);
     const title = h("h2", { class: "tr-title", tabindex: "-1" }, h("bdi", {}, key));
-    report.append(element, [steps(view), h("div", { class: "tr-bar" }, title, h("span", { class: "tr-tools" }, copyLink(view), context.harmControl())), parts]);
-    if (state.passport) element.querySelector(".tr-passport").open = true;
+    report.append(element, [steps(view), h("div", { class: "tr-bar" }, title, h("span", { class: "tr-tools" }, passportLink(view), copyLink(view), context.harmControl())), parts]);
     if (!element.contains(document.activeElement)) title.focus({ preventScroll: true });
+    if (state.passport) {
+      const passport = element.querySelector(".tr-passport");
+      passport.open = true;
+      passport.scrollIntoView();
+    }
     element.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && !event.target.closest("select, input")) report.go(ID, context.list.args);
     });
@@ -64,6 +68,8 @@ const transcriptRow = (() => {
       return done;
     }
   }
+
+  const passportLink = (view) => h("a", { href: report.address(ID, { ...view.rowArgs({}, view.key), passport: 1 }) }, "Passport");
 
   function copyLink(view) {
     const address = () => location.href.replace(/#.*$/, "") + report.address(ID, view.rowArgs({}, view.key));

@@ -104,7 +104,7 @@
       select(state, "category", "Category", categoriesOf(set, groups, state), changed),
       select(state, "verdict", "Verdict", verdictsOf(set, state), changed),
       select(state, "of", "on the answer of", state.models.map((name) => [name, name]), changed, "any of them"),
-      select(state, "changed", "Changed verdict", changesOf(set, state), changed, "–"),
+      select(state, "changed", `Changed from ${state.models[0]}`, changesOf(set, state), changed, "–"),
     ];
   }
 
