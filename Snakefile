@@ -15,7 +15,7 @@ from star1.errors import Star1Error
 from star1.workflow import engine
 from star1.workflow.inputs import Inputs
 from star1.workflow.ladders import Ladder
-from star1.workflow.lookups import Params, code
+from star1.workflow.lookups import Params, code, page_files
 from star1.workflow.plots import plot
 
 min_version("9.27")
@@ -65,6 +65,7 @@ include: "rules/agree.smk"
 include: "rules/ladder.smk"
 include: "rules/summarize.smk"
 include: "rules/release.smk"
+include: "rules/report.smk"
 
 
 localrules:
@@ -98,6 +99,7 @@ rule all:
         rules.summarize.output,
         rules.release.output,
         expand(rules.release_model.output, run=RUNS),
+        rules.report.output,
 
 
 onstart:

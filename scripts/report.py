@@ -3,20 +3,21 @@
 import argparse
 from pathlib import Path
 
-import orjson
-
 from star1.errors import run
+from star1.params import read_yaml
 from star1.report.build import build
+from star1.report.run import Run
 
 
 def main() -> None:
     """Command line of the stage `report`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, default=Path(), help="folder of the project, with the artifacts of the run")
-    parser.add_argument("--params", required=True, help="JSON object: params.yaml, section by section")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the page")
+    parser.add_argument("--root", type=Path, default=Path(), help="folder of the project")
+    parser.add_argument("--settings", type=Path, required=True, help="params.yaml")
+    parser.add_argument("--artifacts", nargs="+", required=True, help="files that the report may read, below the root")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the page; what was in it goes")
     flags = parser.parse_args()
-    print(build(flags.root, orjson.loads(flags.params), flags.output))
+    print(build(Run(flags.root, read_yaml(flags.settings), frozenset(flags.artifacts)), flags.output))
 
 
 if __name__ == "__main__":

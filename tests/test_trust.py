@@ -99,3 +99,41 @@ def test_unreadable_record_is_no_record() -> None:
     made("out.txt")
     trust.record_file("out.txt").write_text("{")
     assert reason("out.txt") == "there is no record of how it was made"
+
+
+def made_folder(name: str) -> None:
+    """A folder as Snakemake leaves it: with a file in it whose time is the end of the job."""
+    made(f"{name}/part/a.txt")
+    Path(name, trust.TIMESTAMP).touch()
+    os.utime(Path(name, trust.TIMESTAMP), (1e9, 1e9))
+    trust.write_record(name, {"rule": "r", "params": ["p"], "endtime": 1e9, "input_checksums": {}})
+
+
+def test_a_folder_is_trusted_by_its_time_first_and_by_its_files_then() -> None:
+    made_folder("out")
+    assert reason("out") is None
+    trust.seal()
+    Path("out", trust.TIMESTAMP).unlink()  # as after `dvc checkout`
+    assert reason("out") is None
+
+
+@pytest.mark.parametrize("change", ["edited", "added", "renamed", "removed"])
+def test_a_folder_with_another_file_in_it_is_not_trusted(change: str) -> None:
+    made_folder("out")
+    trust.seal()
+    one = Path("out/part/a.txt")
+    if change == "edited":
+        one.write_text("other")
+    elif change == "added":
+        Path("out/b.txt").touch()
+    elif change == "renamed":
+        one.rename("out/part/b.txt")
+    else:
+        one.unlink()
+    assert reason("out") == "it changed after it was made"
+
+
+def test_a_folder_from_before_the_job_on_record_is_not_trusted() -> None:
+    made_folder("out")
+    Path("out", trust.TIMESTAMP).unlink()  # a failed job takes it along with the folder; what is there now was put back
+    assert reason("out") == "it was not written by the job on record"

@@ -1,8 +1,6 @@
 """The page as a whole: every section's data, and the files that show them."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from star1.report import overview, transcripts
 from star1.report.run import Run
@@ -11,18 +9,16 @@ from star1.report.writing import replace, write_data, write_page
 SECTIONS = (overview.data,)
 
 
-def build(root: Path, params: Mapping[str, Any], output: Path) -> str:
-    """Write the report of the run in `root`; gives one line about it.
+def build(run: Run, output: Path) -> str:
+    """Write the report of a run; gives one line about it.
 
     Args:
-        root: folder of the project.
-        params: params.yaml, section by section.
+        run: artifacts and settings.
         output: folder of the page; what was in it goes.
 
     Raises:
         InputError: an artifact is missing or cannot be read, or `output` holds something else.
     """
-    run = Run(root, params)
     replace(output, lambda folder: _fill(folder, run))
     files = [path.stat().st_size for path in output.rglob("*") if path.is_file()]
     return f"report: {output / 'index.html'}, {len(files)} files, {sum(files) / 1e6:.1f} MB"

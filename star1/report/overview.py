@@ -9,8 +9,8 @@ from typing import Any
 from star1 import presets, runs
 from star1.params import as_list, read_yaml
 from star1.policies import load_pack
-from star1.records import Row
 from star1.provenance import pack_digest
+from star1.records import Row, read_json
 from star1.report import standins
 from star1.report.run import Run, commit
 from star1.tables import POOLED
@@ -55,7 +55,7 @@ def data(run: Run) -> dict[str, object]:
         "judges": _judges(run.params),
         "roles": _roles(run.params),
         "costs": list(costs(run)),
-        "images": run.json_if_any("results/metrics/images.json"),
+        "images": _images(run.root),
         "stand_ins": standins.found(run),
         "releases": standins.released(run),
         "confidence": main["confidence"],
@@ -85,8 +85,14 @@ def shown(params: Mapping[str, Any]) -> Row:
 
 def _pack(run: Run) -> Row:
     name = run.params["policy"]["pack"]
-    pack = load_pack(run.path(f"policies/{name}"))
-    return {"name": name, "digest": pack_digest(run.path(f"policies/{name}")), "categories": pack.names}
+    folder = run.path(f"policies/{name}/policy.yaml").parent
+    return {"name": name, "digest": pack_digest(folder), "categories": load_pack(folder).names}
+
+
+def _images(root: Path) -> Row | None:
+    """Which images made what. Noted when a run has ended, so this is no input, and tells of the runs before this one."""
+    path = root / "results/metrics/images.json"
+    return read_json(path) if path.is_file() else None
 
 
 def _models(run: Run) -> list[Row]:

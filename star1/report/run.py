@@ -1,11 +1,13 @@
 """The run that a report is about: where its artifacts lie, the values it was made with, and at which commit."""
 
+import csv
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from star1.errors import InputError
 from star1.records import Row, read_json, read_rows
 
 # What decides a result; other files may differ from the commit as they like.
@@ -17,32 +19,43 @@ class Run:
     """Artifacts of a run.
 
     Attributes:
-        root: folder of the project; all paths below are in it.
+        root: folder of the project.
         params: params.yaml, section by section.
+        artifacts: the files that may be read, below the root: the stage's inputs. What else lies there may be of another run.
     """
 
     root: Path
     params: Mapping[str, Any]
+    artifacts: frozenset[str]
 
     def path(self, name: str) -> Path:
-        """Where an artifact lies."""
+        """Where an artifact lies.
+
+        Raises:
+            InputError: it is not among the stage's inputs.
+        """
+        if name not in self.artifacts:
+            raise InputError(
+                name, "not among the artifacts", "an input of the rule report", "name it in rules/report.smk"
+            )
         return self.root / name
 
     def rows(self, name: str, required: Sequence[str] = ()) -> list[Row]:
-        """Rows of an artifact that every run has."""
+        """Rows of an artifact."""
         return read_rows(self.path(name), required)
 
     def json(self, name: str) -> Any:
-        """A document that every run has."""
+        """A document."""
         return read_json(self.path(name))
 
-    def json_if_any(self, name: str) -> Any:
-        """A document that only some runs have, or None."""
-        return self.json(name) if self.path(name).is_file() else None
+    def csv(self, name: str) -> list[dict[str, str]]:
+        """Lines of a table in `results/plots`, by column."""
+        with open(self.path(name), encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
 
     def names(self, pattern: str) -> list[str]:
-        """Artifacts by pattern, sorted."""
-        return sorted(path.relative_to(self.root).as_posix() for path in self.root.glob(pattern))
+        """Artifacts whose path fits a pattern in which a star stands for anything within a folder, sorted."""
+        return sorted(name for name in self.artifacts if PurePosixPath("/", name).match(f"/{pattern}"))
 
 
 def commit(root: Path) -> Row:

@@ -56,7 +56,7 @@ def marks(items: Sequence[Row]) -> dict[str, str]:
     return {about: "Stand-in. " + "; ".join(lines) for about, lines in told.items() if lines}
 
 
-def _endpoints(params: Mapping[str, Any], names: object) -> Iterator[str]:
+def _endpoints(params: Mapping[str, Any], names: str | list[str]) -> Iterator[str]:
     """The labels of those endpoints that are no language model."""
     table = params["llm"]["endpoints"]
     for name in as_list(names):

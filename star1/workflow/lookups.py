@@ -161,3 +161,8 @@ def code(script: str, root: Path | None = None) -> list[str]:
             found.add(path)
             todo.extend(_imports(path, root))
     return sorted(path.relative_to(root).as_posix() for path in found)
+
+
+def page_files() -> list[str]:
+    """The files that the report's page is made of: scripts and styles, which no import names."""
+    return sorted(path.as_posix() for path in Path("star1/report/page").iterdir() if path.is_file())

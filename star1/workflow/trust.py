@@ -10,6 +10,7 @@ right content is back.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import time
@@ -28,6 +29,8 @@ MARK = "NOT TRUSTED: "
 INPUT = "its input "
 RECORD_FORMAT = 6
 NAME_MAX = 254
+# What Snakemake puts into an output that is a folder: its modification time is when the job ended.
+TIMESTAMP = ".snakemake_timestamp"
 RACY_S = 2.0
 
 
@@ -87,6 +90,8 @@ class Digests:
 
     def of_output(self, output: str) -> str | None:
         """Digest of an output; for a checkpoint also says whether every file is the one its manifest lists."""
+        if os.path.isdir(output):
+            return self._of_folder(Path(output))
         digest = self.of(output)
         if digest is None or Path(output).name != CHECKPOINT_MANIFEST:
             return digest
@@ -98,10 +103,22 @@ class Digests:
             return digest
         return f"{digest}, but it lists no files"
 
+    def _of_folder(self, folder: Path) -> str:
+        """Digest over the names and digests of all files in a folder."""
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != TIMESTAMP)
+        lines = (f"{self.of(str(path))}  {path.relative_to(folder).as_posix()}\n" for path in files)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
     def save(self) -> None:
         """Keep what was learnt for the next start."""
         if self.changed:
             write_text(DIGESTS, json.dumps(self.known))
+
+
+def made_at(output: str) -> float:
+    """When an output was written, as Snakemake records it."""
+    stamp = os.path.join(output, TIMESTAMP)
+    return os.lstat(stamp if os.path.isfile(stamp) else output).st_mtime
 
 
 def distrust(output: str, record: dict[str, Any], digests: Digests) -> str | None:
@@ -112,7 +129,7 @@ def distrust(output: str, record: dict[str, Any], digests: Digests) -> str | Non
     if "digest" in record:
         if content != record["digest"]:
             return "it changed after it was made"
-    elif os.lstat(output).st_mtime != record["endtime"]:
+    elif made_at(output) != record["endtime"]:
         return "it was not written by the job on record"
     for path, checksum in (record.get("input_checksums") or {}).items():
         now = digests.of(path)
