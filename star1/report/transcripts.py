@@ -49,22 +49,32 @@ class Sources:
 
 
 def sources(run: Run) -> Sources:
-    """What of a run is shown: all models' answers, the scored rows with those selected of them, and the benign ones."""
-    made, generate = run.params["finetune"]["runs"], run.params["generate"]
-    models = runs.expand(generate["models"], made)
+    """What of a run is shown: all models' answers, the scored rows with those selected of them, and the benign ones.
+
+    Raises:
+        InputError: a file is not among the stage's inputs.
+    """
+    made, benchmarks = run.params["finetune"]["runs"], run.params["generate"]["benchmarks"]
+    models = runs.expand(run.params["generate"]["models"], made)
     bases = {model: made[name]["base"] for model, name in runs.by_model(made).items()}
+    folders = [Path("data/benchmarks")]
+    folders += [Path("results") / kind / model for kind in ("generations", "judgements") for model in models]
+    for folder in folders:
+        for benchmark in benchmarks:
+            run.path(f"{folder}/{benchmark}.jsonl")
+    chosen = ["data/star1.jsonl", *run.names("data/selections/*.jsonl")]
     return Sources(
         models,
-        generate["benchmarks"],
+        benchmarks,
         {model: base for model, base in bases.items() if model in models and base in models},
         {"scored": run.path("data/scored.jsonl"), "benign": run.path("data/benign/benign.jsonl")},
-        {"star1": ("scored", run.path("data/star1.jsonl"))},
+        {Path(name).stem: ("scored", run.path(name)) for name in chosen},
         {"benign": "benign"},
         ["benign"],
         {"scored": run.path("data/curate_dropped.jsonl")},
-        run.path("data/benchmarks"),
-        run.path("results/generations"),
-        run.path("results/judgements"),
+        run.root / "data/benchmarks",
+        run.root / "results/generations",
+        run.root / "results/judgements",
     )
 
 
