@@ -387,15 +387,11 @@ def test_search_of_a_large_set_shows_progress_and_can_be_changed(
 
 
 def visible(text: str) -> str:
-    """A text as the page shows it: control characters by their names."""
+    """A text as the page shows it: control characters by their numbers."""
     hidden = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200f\u2028-\u202e\u2060-\u2069]"
     hidden += "|(?<=[ -~])[\u200c\u200d]|[\u200c\u200d](?=[ -~])"
 
-    def symbol(found: re.Match[str]) -> str:
-        code = ord(found[0])
-        return chr(0x2400 + code) if code < 0x20 else "␡" if code == 0x7F else f"U+{code:04X}"
-
-    return re.sub(hidden, symbol, text)
+    return re.sub(hidden, lambda found: f"U+{ord(found[0]):04X}", text)
 
 
 def test_a_row_shows_prompt_answers_and_verdicts_side_by_side(shown: Shown, known: Known) -> None:

@@ -191,11 +191,11 @@ const transcriptRow = (() => {
     const { set, row } = view;
     const [answer] = await data.texts(set, "answers", row);
     const categories = set.category[row].map((n) => set.categories[n]);
-    const marks = Object.entries(set.marks).filter(([, column]) => column[row] >= 0).map(([name, column]) => [readable(name), column[row]]);
+    const marks = Object.entries(set.marks).filter(([, column]) => column[row] >= 0).map(([name, column]) => [readable(name), h("span", {}, column[row], report.mark("data"))]);
     const within = Object.entries(set.subsets).filter(([, rows]) => rows.includes(row)).map(([name]) => name);
     const facts = [["Source", set.sources[set.source[row]]], ["Categories", categories.join(", ")], ...marks, ["In", within.join(", ")], ["Left out because", readable(prompt.left_out || "")]];
     return [
-      factTable("About the row", facts.filter(([, value]) => value !== "" && value !== undefined), report.mark("data")),
+      factTable("About the row", facts.filter(([, value]) => value !== "" && value !== undefined)),
       h("section", { class: "tr-prompt", "aria-label": "Question" }, h("h3", {}, "Question"), hide(view, prompt.question, "Question"),
         prompt.original !== undefined && h("details", {}, h("summary", {}, "Made from the harmful question"), text.veil(view.veiled, text.block(prompt.original, "Original question", view.terms)))),
       h("article", { class: "tr-answer", "aria-label": "Response" }, thinking(view, "thinking", 0, false, false), h("h4", {}, "Answer"), hide(view, answer.answer, "Answer")),
@@ -203,8 +203,8 @@ const transcriptRow = (() => {
     ];
   }
 
-  function factTable(label, facts, mark) {
-    return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, h("table", { class: "facts" }, h("tbody", {}, facts.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name, mark), h("td", {}, value instanceof Node ? value : text.line(String(value))))))));
+  function factTable(label, facts) {
+    return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, h("table", { class: "facts" }, h("tbody", {}, facts.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, value instanceof Node ? value : text.line(String(value))))))));
   }
 
   // ---- passports ----

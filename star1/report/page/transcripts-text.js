@@ -10,12 +10,8 @@ const transcriptText = (() => {
   // and emoji need them elsewhere.
   const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u3164\uffa0\u{e0000}-\u{e0fff}]|\p{Cs}|(?<=[\u0020-\u007e])[\u200c\u200d]|[\u200c\u200d](?=[\u0020-\u007e])/gu;
 
-  function symbol(character) {
-    const code = character.codePointAt(0);
-    if (code < 0x20) return String.fromCharCode(0x2400 + code);
-    if (code === 0x7f) return "\u2421";
-    return `U+${code.toString(16).toUpperCase().padStart(4, "0")}`;
-  }
+  // Its number: symbols for control characters are in few fonts.
+  const symbol = (character) => `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
 
   // Text with hidden characters as symbols and the terms of a search marked.
   function spans(text, terms) {
@@ -23,7 +19,7 @@ const transcriptText = (() => {
     let last = 0;
     for (const match of text.matchAll(HIDDEN)) {
       marked(found, text.slice(last, match.index), terms);
-      found.push(h("span", { class: "tr-hidden", title: `control character U+${match[0].codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}` }, symbol(match[0])));
+      found.push(h("span", { class: "tr-hidden", title: "a character that cannot be seen" }, symbol(match[0])));
       last = match.index + match[0].length;
     }
     marked(found, text.slice(last), terms);
@@ -66,7 +62,7 @@ const transcriptText = (() => {
   }
 
   // One line, for lists and titles.
-  const line = (text, terms = []) => h("bdi", {}, ...spans(text.replace(/\s+/g, " "), terms));
+  const line = (text, terms = []) => h("bdi", {}, ...spans(text.replace(/[ \t\n]+/g, " "), terms));
 
   // ---- the veil ----
 

@@ -7,8 +7,9 @@
   const text = transcriptText;
   const ID = "transcripts";
   const PAGE = 50;
+  const MOST_COLUMNS = 4;
   const TYPING_MS = 250;
-  const FLAGS = [["disagree", "judges disagree"], ["unfinished", "unfinished thinking"], ["cutoff", "cut off"], ["unscored", "unscored"]];
+  const FLAGS = [["disagree", "judges that disagree"], ["unfinished", "unfinished thinking"], ["cutoff", "a cut-off answer"], ["unscored", "an unscored answer"]];
   const FILTERS = ["benchmark", "purpose", "category", "of", "verdict", "changed", "source", "mark", "outcome", ...FLAGS.map(([name]) => name)];
   let running = null; // the search under way, or the last one
   let visit = { rows: null, args: null, set: null }; // the list that a row was opened from
@@ -103,7 +104,7 @@
       select(state, "benchmark", "Benchmark", sizes.filter(([name]) => groups.some((group) => group.benchmark === name)), changed),
       select(state, "category", "Category", categoriesOf(set, groups, state), changed),
       select(state, "verdict", "Verdict", verdictsOf(set, state), changed),
-      select(state, "of", "on the answer of", state.models.map((name) => [name, name]), changed, "any of them"),
+      select(state, "of", "In the answer of", state.models.map((name) => [name, name]), changed, "any of them"),
       select(state, "changed", `Changed from ${state.models[0]}`, changesOf(set, state), changed, "–"),
     ];
   }
@@ -167,7 +168,7 @@
     const controls = h("div", { class: "filters" });
     const status = h("p", { class: "tr-status", role: "status" });
     const progress = h("progress", { hidden: true, "aria-label": "Search" });
-    const list = h("ol", { class: `tr-list${evaluation ? "" : " tr-training"}`, "aria-label": "Rows" });
+    const list = h("ol", { class: `tr-list${evaluation ? many(state) : " tr-training"}`, "aria-label": "Rows" });
     const pages = h("div", { class: "pages" });
     const view = { catalogue, set, state, list, status, progress, pages, element, shown: null };
     const changed = (name, value) => {
@@ -192,7 +193,7 @@
       })),
       searchControls(view),
       controls,
-      evaluation && h("fieldset", { class: "tr-ticks" }, h("legend", {}, "Only rows with an answer that is"), FLAGS.map(([name, title]) => tick(name, title, Boolean(state[name]), (on) => changed(name, on ? "1" : "")))),
+      evaluation && h("fieldset", { class: "tr-ticks" }, h("legend", {}, "Only rows with"), FLAGS.map(([name, title]) => tick(name, title, Boolean(state[name]), (on) => changed(name, on ? "1" : "")))),
       h("div", { class: "tr-bar" }, status, progress, harmControl()),
       heads(set, state),
       list,
@@ -215,9 +216,12 @@
     if (found) found.focus();
   }
 
+  // More columns than fit beside a prompt stand below it.
+  const many = (state) => (state.models.length > MOST_COLUMNS ? " tr-many" : "");
+
   function heads(set, state) {
     const columns = set.kind === "evaluation" ? state.models.map((name) => h("span", {}, h("bdi", {}, name), report.mark("results"))) : h("span", {}, "Marks", report.mark("data"));
-    return h("div", { class: `tr-heads${set.kind === "evaluation" ? "" : " tr-training"}`, "aria-hidden": "true" }, h("span", {}, set.kind === "evaluation" ? "Prompt" : "Question"), columns);
+    return h("div", { class: `tr-heads${set.kind === "evaluation" ? many(state) : " tr-training"}`, "aria-hidden": "true" }, h("span", {}, set.kind === "evaluation" ? "Prompt" : "Question"), columns);
   }
 
   function searchControls(view) {
