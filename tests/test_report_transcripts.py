@@ -694,6 +694,7 @@ def test_a_training_row_shows_all_that_is_known(shown: Shown, run: Path) -> None
         benign["question"],
         benign["original"],
     ]
+    assert shown.page.get_attribute(".tr-prompt a", "href") == "#/transcripts?set=scored&row=5"
     assert shown.page.text_content(".tr-commands code") == "star1 passport benign:5"
 
 
@@ -734,14 +735,16 @@ VIEWS = [
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [375, 1440])
 def test_every_view_fits_and_has_no_serious_fault(browser: Any, run: Path, width: int, scheme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    # Contrast is a matter of the colours, layout one of the width: every value of both is looked at once.
+    looked_at = (width, scheme) in ((375, "light"), (1440, "dark"))
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe() if looked_at else None
     shown = Shown(browser, run, viewport={"width": width, "height": 800}, color_scheme=scheme)
     for view in VIEWS:
         shown.go(view)
         shown.page.evaluate("for (const one of document.querySelectorAll('main details')) one.open = true")
         shown.page.wait_for_function("() => !document.querySelector('main').innerText.includes('Reading')")
         assert shown.page.evaluate("document.documentElement.scrollWidth") <= width, view
-        found = axe.run(shown.page).response["violations"]
+        found = axe.run(shown.page).response["violations"] if axe else []
         serious = [
             (one["id"], [node["target"] for node in one["nodes"]][:3])
             for one in found

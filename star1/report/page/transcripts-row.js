@@ -197,10 +197,16 @@ const transcriptRow = (() => {
     return [
       factTable("About the row", facts.filter(([, value]) => value !== "" && value !== undefined)),
       h("section", { class: "tr-prompt", "aria-label": "Question" }, h("h3", {}, "Question"), hide(view, prompt.question, "Question"),
-        prompt.original !== undefined && h("details", {}, h("summary", {}, "Made from the harmful question"), text.veil(view.veiled, text.block(prompt.original, "Original question", view.terms)))),
+        prompt.original !== undefined && h("details", {}, h("summary", {}, "Made from the harmful question"), text.veil(view.veiled, text.block(prompt.original, "Original question", view.terms)), madeFrom(view))),
       h("article", { class: "tr-answer", "aria-label": "Response" }, thinking(view, "thinking", 0, false, false), h("h4", {}, "Answer"), hide(view, answer.answer, "Answer")),
       h("details", { class: "tr-passport" }, h("summary", {}, "Passport"), commands([[`${set.passport}:${set.ids[row]}`, "where the row is from, who wrote and scored it, and what was trained on it"]])),
     ];
+  }
+
+  // A benign look-alike has the id of the row that it was made from.
+  function madeFrom(view) {
+    const whole = view.catalogue.sets.find((one) => one.kind === "training" && one.name !== view.set.name && !one.of);
+    return whole && h("p", {}, h("a", { href: report.address(ID, { set: whole.name, row: view.key }) }, `Row ${view.key} of ${whole.name}`));
   }
 
   function factTable(label, facts) {

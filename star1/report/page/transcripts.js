@@ -295,6 +295,7 @@
     progress.hidden = !run || run.over;
     if (run) progress.max = run.total, progress.value = run.done;
     const told = `${report.count(rows.length)} of ${report.plural(total, "row")}`;
+    status.setAttribute("aria-busy", String(Boolean(run && !run.over)));
     status.textContent = run && !run.over ? `${told} so far, searching …` : told;
     visit = { ...visit, rows, set, args: listArgs(state, catalogue) };
     drawRows(view, rows.subarray((state.page - 1) * PAGE, state.page * PAGE), !run || run.over);
