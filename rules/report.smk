@@ -19,6 +19,7 @@ rule report:
         presets=sorted(map(str, Path("presets").glob("*.yaml"))),
         sources=expand("data/sources/{source}.jsonl", source=SOURCES),
         benchmarks=expand("data/benchmarks/{benchmark}.jsonl", benchmark=SCREENED),
+        published=expand("data/published/{name}.jsonl", name=P.names("fetch.published")),
         rows=expand(
             "data/{name}.jsonl",
             name=["collection", "dropped", "contamination", "categorized", "cot", "scored", "curate_dropped", "star1"],

@@ -47,7 +47,7 @@ def write_page(folder: Path) -> None:
     for path in sorted(PAGE.iterdir()):
         if path.suffix in (".html", ".css", ".js"):
             write_text(folder / path.name, path.read_text("utf-8"))
-    write_text(folder / "vega.js", vl_convert.javascript_bundle(None))
+    write_text(folder / "vega.js", vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def replace(folder: Path, fill: Callable[[Path], None]) -> None:

@@ -22,7 +22,7 @@
 
   // A part of a section with a heading that can be linked to (`?at=id`).
   report.part = (element, id, title, ...children) => {
-    const part = h("section", { "aria-labelledby": `${id}-title`, id }, h("h2", { id: `${id}-title` }, title), children);
+    const part = h("section", { "aria-labelledby": `${id}-title`, id }, h("h2", { id: `${id}-title`, tabindex: "-1" }, title), children);
     element.append(part);
     return part;
   };
@@ -85,7 +85,7 @@
     }
 
     fill(rows, true);
-    const table = h("table", { id }, h("caption", {}, caption, about && report.mark(about), note && h("small", {}, note)), h("thead", {}, h("tr", {}, heads)), body);
+    const table = h("table", { id }, h("caption", {}, h("span", {}, caption, about && report.mark(about), note && h("small", {}, note))), h("thead", {}, h("tr", {}, heads)), body);
     return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption, "data-sortable": sortable }, table);
   };
 
@@ -108,10 +108,10 @@
     return found;
   }
 
-  function look() {
+  function look(width) {
     const c = colours();
     const font = getComputedStyle(document.body).fontFamily;
-    const axis = { labelColor: c.quiet, titleColor: c.quiet, gridColor: c.line, domainColor: c.line, tickColor: c.line, labelFont: font, titleFont: font, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 400, labelLimit: 170, titlePadding: 8 };
+    const axis = { labelColor: c.quiet, titleColor: c.quiet, gridColor: c.line, domainColor: c.line, tickColor: c.line, labelFont: font, titleFont: font, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 400, labelLimit: Math.max(100, Math.min(300, 0.46 * width)), titlePadding: 8 };
     return {
       background: null,
       font,
@@ -125,6 +125,14 @@
       text: { color: c.ink, fontSize: 12 },
       range: { category: [1, 2, 3, 4, 5, 6].map((n) => c[`series-${n}`]), heatmap: [c["accent-soft"], c["series-1"]], ramp: [c["accent-soft"], c["series-1"]] },
     };
+  }
+
+  // Colours that a specification names as "@ink".
+  function paint(value, c) {
+    if (typeof value === "string") return value.startsWith("@") && value.slice(1) in c ? c[value.slice(1)] : value;
+    if (Array.isArray(value)) return value.map((one) => paint(one, c));
+    if (value === null || typeof value !== "object") return value;
+    return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, key === "data" || key === "datasets" ? one : paint(one, c)]));
   }
 
   function hint(_, event, item, value) {
@@ -154,10 +162,10 @@
       if (!place.isConnected) return;
       if (view) view.finalize();
       width = place.clientWidth;
-      const spec = structuredClone(chart.spec);
-      if (about && report.page.standIn[about]) spec.title = "Stand-in results: not a finding about any model";
+      const spec = paint(chart.spec, colours());
+      if (about && report.page.standIn[about]) spec.title = "Stand-in: no finding about any model";
       // `ast`: expressions are interpreted, so the page needs no leave to make code from text.
-      view = await vegaEmbed(place, spec, { actions: false, ast: true, config: look(), defaultStyle: false, hover: false, renderer: "svg", tooltip: hint });
+      view = await vegaEmbed(place, spec, { actions: false, ast: true, config: look(width), defaultStyle: false, hover: false, renderer: "svg", tooltip: hint });
       place.dataset.drawn = "true";
     }
 
