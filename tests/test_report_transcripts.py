@@ -257,6 +257,8 @@ COMBINED: list[tuple[list[str], dict[str, str]]] = [
     (PAIR, {"verdict": ":unscored: judge: unknown_verdict", "unscored": "1"}),
     (PAIR, {"verdict": "grader:incorrect", "cutoff": "1"}),
     (PAIR, {"unfinished": "1", "of": "base"}),
+    (PAIR, {"unfinished": "1", "cutoff": "1"}),
+    (PAIR, {"disagree": "1", "cutoff": "1", "benchmark": "mild"}),
     (MODELS, {"changed": "any", "q": "kettle"}),
     (MODELS, {"disagree": "1", "of": "tuned+benign", "purpose": "benign"}),
     (MODELS, {"verdict": "guard:unsafe", "q": "violin ladder", "thinking": "1"}),
@@ -379,6 +381,16 @@ def test_search_of_a_large_set_shows_progress_and_can_be_changed(
     assert "false true" in states
     assert shown.keys() == known.rows(PAIR, {"q": "kettle"})
     assert shown.search("kettle violin") == known.rows(PAIR, {"q": "kettle violin"})
+    # Of what is looked at, the last parts stay in memory, and the first are read anew.
+    names = [
+        path.relative_to(tmp_path / "page/data").with_suffix("").as_posix()
+        for path in (tmp_path / "page/data").glob("*/0/answers*")
+    ]
+    assert len(names) > 70
+    shown.requests.clear()
+    read = "async (names) => { for (const name of names) await transcriptData.part(name); }"
+    shown.page.evaluate(read, [*names, names[-1], names[0]])
+    assert [sum(url.endswith(f"/{name}.js") for url in shown.requests) for name in (names[0], names[-1])] == [2, 1]
     assert shown.faults == []
     shown.context.close()
 

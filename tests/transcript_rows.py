@@ -15,7 +15,8 @@ MODELS = ["base", "tuned", "tuned+benign"]
 BENCHMARKS = {"harm": ("harmful", 60, 1), "mild": ("benign", 40, 1), "sums": ("reasoning", 14, 3)}
 JUDGES = {
     "harmful": {"refusal": "refusal", "guard": "guard"},
-    "benign": {"refusal": "refusal", "wild": "wildguard"},
+    # The first and the last of these answer no question that is the same.
+    "benign": {"refusal": "refusal", "wild": "wildguard", "guard": "guard"},
     "reasoning": {"grader": "grader"},
 }
 WORDS = {

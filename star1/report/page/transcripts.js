@@ -8,6 +8,7 @@
   const ID = "transcripts";
   const PAGE = 50;
   const MOST_COLUMNS = 4;
+  const NARROW = "(max-width: 40rem)"; // as in transcripts.css
   const TYPING_MS = 250;
   const FLAGS = [["disagree", "judges that disagree"], ["unfinished", "unfinished thinking"], ["cutoff", "a cut-off answer"], ["unscored", "an unscored answer"]];
   const FILTERS = ["benchmark", "purpose", "category", "of", "verdict", "changed", "source", "mark", "outcome", ...FLAGS.map(([name]) => name)];
@@ -192,8 +193,8 @@
         again(element, listArgs({ ...state, models, ...kept, page: 1 }, catalogue), "model", name);
       })),
       searchControls(view),
-      controls,
-      evaluation && h("fieldset", { class: "tr-ticks" }, h("legend", {}, "Only rows with"), FLAGS.map(([name, title]) => tick(name, title, Boolean(state[name]), (on) => changed(name, on ? "1" : "")))),
+      h("details", { class: "tr-filters", open: !matchMedia(NARROW).matches || FILTERS.some((name) => state[name]) }, h("summary", {}, "Filters"), controls,
+        evaluation && h("fieldset", { class: "tr-ticks" }, h("legend", {}, "Only rows with"), FLAGS.map(([name, title]) => tick(name, title, Boolean(state[name]), (on) => changed(name, on ? "1" : ""))))),
       h("div", { class: "tr-bar" }, status, progress, harmControl()),
       heads(set, state),
       list,
