@@ -13,7 +13,6 @@ rule report:
     input:
         code=code("report"),
         page=page_files(),
-        policy=inputs.whole_pack(),
         # Shown as a whole, and read by nothing else here.
         settings="params.yaml",
         presets=sorted(map(str, Path("presets").glob("*.yaml"))),

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from star1.report import datasets, funnel, overview, transcripts
+from star1.report import datasets, funnel, overview, results, transcripts
 from star1.report.run import Run
 from star1.report.writing import replace, write_data, write_page
 
-SECTIONS = (overview.data, funnel.data, datasets.data)
+SECTIONS = (overview.data, funnel.data, datasets.data, results.data)
 
 
 def build(run: Run, output: Path) -> str:

@@ -12,11 +12,15 @@ from star1.records import Row
 
 # Beyond this ratio of the largest to the smallest, bars of one scale hide the small ones.
 HIDDEN = 60
+# Series that are told apart by colour.
+COLOURS = 6
+# Columns of a heatmap that leave room for numbers.
+MOST_NUMBERED = 9
 
 
 def chart(made: Any, title: str, says: str, note: str | None = None) -> Row:
     """A chart with its texts."""
-    spec = made.to_dict()
+    spec = made.properties(autosize=alt.AutoSizeParams(type="fit-x", contains="padding")).to_dict()
     for key in ("config", "$schema"):  # the page has its own
         spec.pop(key, None)
     return {"spec": spec, "title": title, "note": note, "says": says}
@@ -27,16 +31,22 @@ def funnel(steps: Sequence[Row]) -> Row:
     counts = [one["rows"] for one in steps if one["rows"]]
     far = max(counts) > HIDDEN * min(counts) if counts else False
     rows = [{key: one[key] for key in ("short", "name", "rows", "dropped")} for one in steps]
-    tips = [alt.Tooltip("name:N", title="step"), alt.Tooltip("rows:Q", format=","), alt.Tooltip("dropped:Q", format=",")]
+    tips = [
+        alt.Tooltip("name:N", title="step"),
+        alt.Tooltip("rows:Q", format=","),
+        alt.Tooltip("dropped:Q", format=","),
+    ]
     base = alt.Chart(alt.InlineData(rows)).encode(y=alt.Y("short:N", sort=None, title=None))
     # Room for the numbers behind the bars.
     widest = 1.2 * max(counts, default=1)
     scale = alt.Scale(type="symlog", domain=[0, widest**1.2]) if far else alt.Scale(domain=[0, widest], nice=False)
-    x = alt.X("rows:Q", scale=scale, title="rows" + (", on a logarithmic scale" if far else ""), axis=alt.Axis(tickCount=5))
+    x = alt.X(
+        "rows:Q", scale=scale, title="rows" + (", on a logarithmic scale" if far else ""), axis=alt.Axis(tickCount=5)
+    )
     bars = base.mark_bar(height={"band": 0.7}).encode(x=x, tooltip=tips)
     labels = base.mark_text(align="left", dx=4).encode(x=x, text=alt.Text("rows:Q", format=","))
     said = f"From {rows[0]['rows']:,} rows read to {rows[-1]['rows']:,} in the final data set, step by step."
-    made = (bars + labels).properties(width="container", height={"step": 26})
+    made = (bars + labels).properties(width="container", height=26 * len(rows))
     return chart(made, "Rows left after each step", said)
 
 
@@ -48,19 +58,23 @@ def percent(**options: Any) -> alt.Axis:
 def heatmap(rows: Sequence[Row], categories: Sequence[str], sources: Sequence[str], name: str) -> Row:
     """How many labels each category has in each prompt set."""
     base = alt.Chart(alt.InlineData(list(rows))).encode(
-        x=alt.X("source:N", sort=list(sources), title=None, axis=alt.Axis(labelAngle=-40, orient="top", domain=False, ticks=False)),
-        y=alt.Y("category:N", sort=list(categories), title=None, axis=alt.Axis(labelLimit=230, domain=False, ticks=False)),
+        x=alt.X(
+            "source:N",
+            sort=list(sources),
+            title=None,
+            axis=alt.Axis(labelAngle=-40, orient="top", domain=False, ticks=False),
+        ),
+        y=alt.Y(
+            "category:N", sort=list(categories), title=None, axis=alt.Axis(labelLimit=230, domain=False, ticks=False)
+        ),
     )
     tips = [alt.Tooltip("category:N"), alt.Tooltip("source:N", title="prompt set"), alt.Tooltip("labels:Q", format=",")]
     color = alt.Color("labels:Q", legend=None, scale=alt.Scale(domainMin=0))
     cells = base.mark_rect(strokeWidth=0).encode(color=color, tooltip=tips)
-    most = max((row["labels"] for row in rows), default=0)
     layers = [cells]
-    if len(sources) <= 9:
-        dark = f"datum.labels > {0.6 * most:g}"
-        shown = alt.condition(dark, alt.value("@bg"), alt.value("@ink"))
-        layers.append(base.mark_text().encode(text=alt.Text("labels:Q", format=","), color=shown))
-    made = alt.layer(*layers).properties(width="container", height={"step": 28})
+    if len(sources) <= MOST_NUMBERED:
+        layers.append(base.mark_text().encode(text=alt.Text("labels:Q", format=",")))
+    made = alt.layer(*layers).properties(width="container", height=28 * len(categories))
     top = max(rows, key=lambda row: row["labels"], default=None)
     said = f"{len(categories)} categories in {len(sources)} prompt sets"
     said += f"; the largest cell is {top['category']} in {top['source']} with {top['labels']:,} labels." if top else "."
@@ -74,7 +88,9 @@ def marks(rows: Sequence[Row], criterion: str, highest: int) -> Row:
         alt.Chart(alt.InlineData(list(rows)))
         .mark_bar()
         .encode(
-            x=alt.X("mark:O", scale=alt.Scale(domain=list(range(highest + 1))), title="mark", axis=alt.Axis(labelAngle=0)),
+            x=alt.X(
+                "mark:O", scale=alt.Scale(domain=list(range(highest + 1))), title="mark", axis=alt.Axis(labelAngle=0)
+            ),
             y=alt.Y("share:Q", axis=percent(), scale=alt.Scale(domain=[0, 1]), title="share of rows"),
             tooltip=tips,
         )
@@ -91,7 +107,7 @@ def lengths(rows: Sequence[Row], part: str, width: int) -> Row:
         alt.Chart(alt.InlineData(list(rows)))
         .mark_bar(binSpacing=1)
         .encode(
-            x=alt.X("words:Q", bin="binned", title="words", axis=alt.Axis(tickCount=6)),
+            x=alt.X("words:Q", bin="binned", title="words", scale=alt.Scale(domainMin=0), axis=alt.Axis(tickCount=6)),
             x2="end:Q",
             y=alt.Y("share:Q", axis=percent(), title="share of rows"),
             tooltip=tips,
@@ -102,13 +118,45 @@ def lengths(rows: Sequence[Row], part: str, width: int) -> Row:
     return chart(made, part.capitalize(), f"Lengths of the {part}, in steps of {width} words. {said}.")
 
 
-def dots(rows: Sequence[Row], *, y: str, order: Sequence[str], series: str, title: str, said: str, note: str | None = None) -> Row:
-    """Shares with their intervals: a line of the chart for each value of `y`, a colour for each of `series`."""
-    names = list(dict.fromkeys(row[series] for row in rows))
-    offset = {"yOffset": alt.YOffset(f"{series}:N", sort=names)} if len(names) > 1 else {}
+def coloured(field: str, names: Sequence[str], shown: Sequence[str]) -> alt.Color:
+    """A colour for each of all `names`, so that it is the same in every chart; the legend has those that are shown."""
+    return alt.Color(f"{field}:N", scale=alt.Scale(domain=list(names)), title=None, legend=legend(names, shown))
+
+
+def legend(names: Sequence[str], shown: Sequence[str]) -> alt.Legend | None:
+    """The legend of a chart, where there is something to be told apart."""
+    return alt.Legend(orient="top", columns=3, values=list(shown)) if len(names) > 1 else None
+
+
+def dots(
+    rows: Sequence[Row],
+    *,
+    y: str,
+    order: Sequence[str],
+    series: str,
+    names: Sequence[str],
+    title: str,
+    said: str,
+    note: str | None = None,
+) -> Row:
+    """Shares with their intervals.
+
+    Args:
+        rows: value, low and high; and who they are about.
+        y: field with a line of the chart for each of its values.
+        order: these values.
+        series: field with a colour for each of its values.
+        names: these values, also those that have no row here.
+        title: of the chart.
+        said: what it shows, in words.
+        note: what is to be known about it.
+    """
+    shown = [name for name in names if any(row[series] == name for row in rows)]
+    offset = {"yOffset": alt.YOffset(f"{series}:N", sort=shown)} if len(shown) > 1 else {}
+    axis = alt.Axis(grid=False, ticks=False, domain=False)
     base = alt.Chart(alt.InlineData(list(rows))).encode(
-        y=alt.Y(f"{y}:N", sort=list(order), title=None, axis=alt.Axis(labelLimit=200, grid=True)),
-        color=alt.Color(f"{series}:N", sort=names, title=None, legend=alt.Legend(orient="top", columns=3) if len(names) > 1 else None),
+        y=alt.Y(f"{y}:N", sort=list(order), title=None, axis=axis, scale=alt.Scale(paddingInner=0.4, paddingOuter=0.2)),
+        color=coloured(series, names, shown),
         **offset,
     )
     x = alt.X("low:Q", axis=percent(), scale=alt.Scale(domain=[0, 1]), title=None)
@@ -116,9 +164,8 @@ def dots(rows: Sequence[Row], *, y: str, order: Sequence[str], series: str, titl
     points = base.mark_point(filled=True, size=60, opacity=1).encode(
         x=alt.X("value:Q", title=None), tooltip=_tips(rows, (series, y))
     )
-    step = max(16, 9 * len(names) + 12)
-    made = (lines + points).properties(width="container", height={"step": step, "for": "position"})
-    return chart(made, title, said, note)
+    height = len(order) * max(26, 11 * len(shown) + 14)
+    return chart((lines + points).properties(width="container", height=height), title, said, note)
 
 
 def _tips(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[alt.Tooltip]:
@@ -128,33 +175,41 @@ def _tips(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[alt.T
     return tips + ([alt.Tooltip("scored:N")] if rows and "scored" in rows[0] else [])
 
 
-def frontier(rows: Sequence[Row], titles: tuple[str, str], said: str, title: str, note: str) -> Row:
-    """Two rates of each model against each other, both with their intervals."""
-    names = [row["model"] for row in rows]
-    base = alt.Chart(alt.InlineData(list(rows))).encode(
-        color=alt.Color("model:N", sort=names, title=None, legend=alt.Legend(orient="top", columns=3))
-    )
+def frontier(
+    rows: Sequence[Row], names: Sequence[str], titles: tuple[str, str], said: str, title: str, note: str
+) -> Row:
+    """Two rates of each model against each other, both with their intervals; `names` are all models of the run."""
+    shown = [row["model"] for row in rows]
+    base = alt.Chart(alt.InlineData(list(rows))).encode(color=coloured("model", names, shown))
     x, y = (
         kind(f"{axis}:Q", axis=percent(), scale=alt.Scale(domain=[0, 1]), title=told)
         for kind, axis, told in ((alt.X, "x", titles[0]), (alt.Y, "y", titles[1]))
     )
     across = base.mark_rule(strokeWidth=2, opacity=0.5).encode(x=alt.X("x_low:Q", title=titles[0]), x2="x_high:Q", y=y)
     along = base.mark_rule(strokeWidth=2, opacity=0.5).encode(x=x, y=alt.Y("y_low:Q", title=titles[1]), y2="y_high:Q")
-    tips = [alt.Tooltip("model:N"), alt.Tooltip("x:Q", format=".1%", title=titles[0]), alt.Tooltip("y:Q", format=".1%", title=titles[1])]
-    points = base.mark_point(filled=True, size=110, opacity=1).encode(x=x, y=y, shape=alt.Shape("model:N", sort=names, legend=None), tooltip=tips)
-    return chart((across + along + points).properties(width="container", height=300), title, said, note)
+    tips = [
+        alt.Tooltip("model:N"),
+        alt.Tooltip("x:Q", format=".1%", title=titles[0]),
+        alt.Tooltip("y:Q", format=".1%", title=titles[1]),
+    ]
+    shape = alt.Shape("model:N", scale=alt.Scale(domain=list(names)), title=None, legend=legend(names, shown))
+    points = base.mark_point(filled=True, size=110, opacity=1).encode(x=x, y=y, shape=shape, tooltip=tips)
+    layers = [across, along, points]
+    if len(names) > COLOURS:  # more than colours tell apart
+        layers.append(base.mark_text(align="left", dx=8, dy=-6).encode(x=x, y=y, text="model:N"))
+    return chart(alt.layer(*layers).properties(width="container", height=300), title, said, note)
 
 
-def losses(rows: Sequence[Row], said: str, note: str | None) -> Row:
-    """Loss over the updates of each run."""
-    names = list(dict.fromkeys(row["run"] for row in rows))
+def losses(rows: Sequence[Row], names: Sequence[str], said: str, note: str | None) -> Row:
+    """Loss over the updates of each run; `names` are all models."""
+    shown = list(dict.fromkeys(row["run"] for row in rows))
     made = (
         alt.Chart(alt.InlineData(list(rows)))
         .mark_line(strokeWidth=1.5, clip=True)
         .encode(
             x=alt.X("update:Q", title="update", axis=alt.Axis(tickCount=6, grid=False)),
             y=alt.Y("loss:Q", title="loss", scale=alt.Scale(domainMin=0)),
-            color=alt.Color("run:N", sort=names, title=None, legend=alt.Legend(orient="top", columns=3)),
+            color=coloured("run", names, shown),
             tooltip=[alt.Tooltip("run:N"), alt.Tooltip("update:Q"), alt.Tooltip("loss:Q", format=".3f")],
         )
         .properties(width="container", height=260)
@@ -166,7 +221,7 @@ def ladder(rows: Sequence[Row], steps: Sequence[str], benchmarks: Sequence[str],
     """Rates of one model at each step of the protocol ladder."""
     base = alt.Chart(alt.InlineData(list(rows))).encode(
         x=alt.X("step:N", sort=list(steps), title=None, axis=alt.Axis(labelAngle=-30)),
-        color=alt.Color("benchmark:N", sort=list(benchmarks), title=None, legend=alt.Legend(orient="top", columns=3)),
+        color=coloured("benchmark", benchmarks, benchmarks),
         xOffset=alt.XOffset("benchmark:N", sort=list(benchmarks)),
     )
     y = alt.Y("low:Q", axis=percent(), scale=alt.Scale(domain=[0, 1]), title=None)

@@ -9,9 +9,9 @@ from star1.report.run import Run
 
 PARTS = ("question", "thinking", "answer")
 ABOUT = {
-    "scored": "All rows with marks (in the shape of STAR-41K)",
-    "star1": "The final data set (in the shape of STAR-1)",
-    "benign": "Harmless look-alikes (in the shape of STAR-benign-915)",
+    "scored": "all rows with marks",
+    "star1": "the final data set",
+    "benign": "harmless look-alikes",
 }
 WORDING = {
     "policy_in_thinking": "policy cited in the thinking",
@@ -28,7 +28,9 @@ def data(run: Run) -> dict[str, object]:
     wording = list(_wording(quality))
     order = list(dict.fromkeys(row["measure"] for row in wording))
     told = {
-        "sets": [{"name": name, "about": ABOUT.get(name, f"Selection {name}"), **_counts(quality[name])} for name in names],
+        "sets": [
+            {"name": name, "about": ABOUT.get(name, f"selection {name}"), **_counts(quality[name])} for name in names
+        ],
         "confidence": run.params["summarize"]["confidence"],
         "wording": wording,
         "chart": charts.dots(
@@ -36,6 +38,7 @@ def data(run: Run) -> dict[str, object]:
             y="measure",
             order=order,
             series="set",
+            names=names,
             title="Wording of thinking and answers",
             said=f"Shares of rows by wording, in the sets {', '.join(names)}.",
             note="Key words decide, not a language model.",
@@ -71,13 +74,20 @@ def _labels(rows: list[dict[str, str]]) -> list[Row]:
 
 
 def _heatmap(run: Run, name: str, rows: list[dict[str, str]]) -> Row:
-    cells = [{key: row[key] for key in ("category", "source", "labels")} for row in _labels(rows)]
+    counts = {(row["category"], row["source"]): row["labels"] for row in _labels(rows)}
     totals: dict[str, int] = {}
-    for row in cells:
-        totals[row["category"]] = totals.get(row["category"], 0) + row["labels"]
-    sources = [one for one in run.params["collect"]["sources"] if any(row["source"] == one for row in cells)]
-    sources += sorted({row["source"] for row in cells} - set(sources))
-    return charts.heatmap(cells, sorted(totals, key=lambda one: (-totals[one], one)), sources, name)
+    for (category, _), labels in counts.items():
+        totals[category] = totals.get(category, 0) + labels
+    categories = sorted(totals, key=lambda one: (-totals[one], one))
+    there = {source for _, source in counts}
+    sources = [one for one in run.params["collect"]["sources"] if one in there]
+    sources += sorted(there - set(sources))
+    cells = [
+        {"category": category, "source": source, "labels": counts.get((category, source), 0)}
+        for category in categories
+        for source in sources
+    ]
+    return charts.heatmap(cells, categories, sources, name)
 
 
 def _marks(run: Run, name: str, about: Row) -> list[Row]:

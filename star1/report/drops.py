@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from star1.dedup import STEPS
 from star1.records import Row, text_digest
 from star1.report.run import Run
 
@@ -68,7 +67,7 @@ def groups(run: Run) -> list[Group]:
     found: dict[tuple[str, str], Group] = {}
     for step, reason, row in _left(run):
         found.setdefault((step, reason), Group(step, reason)).add(row)
-    order = [*STEPS, *CALLED, "full marks", "balanced", "benign"]
+    order = [*NAMES, *CALLED, "full marks", "balanced", "benign"]
     return sorted(found.values(), key=lambda one: (order.index(one.step), -len(one.rows), one.reason))
 
 

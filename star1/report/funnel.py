@@ -101,12 +101,21 @@ def _examples(run: Run, left: list[drops.Group]) -> Iterator[tuple[str, object]]
 
 def _shown(row: Row) -> Row:
     """A row as the page needs it."""
-    told = {key: row[key] for key in ("source", "question", "ngram", "similarity", "detail", "category", "score") if key in row}
+    told: Row = {
+        key: row[key]
+        for key in ("source", "question", "ngram", "similarity", "detail", "category", "score")
+        if key in row
+    }
     told["id"] = row["id"] if "id" in row else f"{row['source']}-{row['row']}"
     if "matched" in row:
         at = row["matched"]
         set_name = at.get("benchmark") or at.get("source")
-        told["matched"] = {"set": set_name, "benchmark": "benchmark" in at, "id": at["id"], "question": row["matched_question"]}
+        told["matched"] = {
+            "set": set_name,
+            "benchmark": "benchmark" in at,
+            "id": at["id"],
+            "question": row["matched_question"],
+        }
     return told
 
 
@@ -150,7 +159,7 @@ def _training_file(run: Run, name: str) -> str:
 
 
 def _pair(row: Row, known: dict[tuple[str, str], str], files: tuple[str, str]) -> Row:
-    told = {key: row[key] for key in ("ngram", "tfidf", "embedding", "exact") if key in row}
+    told: Row = {key: row[key] for key in ("ngram", "tfidf", "embedding", "exact") if key in row}
     return {
         "source": row["training"],
         "id": str(row["row"]),

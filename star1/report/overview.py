@@ -8,8 +8,6 @@ from typing import Any
 
 from star1 import presets, runs
 from star1.params import as_list, read_yaml
-from star1.policies import load_pack
-from star1.provenance import pack_digest
 from star1.records import Row, read_json
 from star1.report import standins
 from star1.report.run import Run, commit
@@ -50,7 +48,7 @@ def data(run: Run) -> dict[str, object]:
         "presets": in_place(run),
         "params": shown(run.params),
         "params_digest": hashlib.sha256(canonical(run.params).encode()).hexdigest()[:16],
-        "pack": _pack(run),
+        "pack": run.json("release/datasets/star-1/release.json")["policy"],
         "models": _models(run),
         "judges": _judges(run.params),
         "roles": _roles(run.params),
@@ -81,12 +79,6 @@ def shown(params: Mapping[str, Any]) -> Row:
     return {
         key: shown(value) if isinstance(value, Mapping) else value for key, value in params.items() if key not in OWN
     }
-
-
-def _pack(run: Run) -> Row:
-    name = run.params["policy"]["pack"]
-    folder = run.path(f"policies/{name}/policy.yaml").parent
-    return {"name": name, "digest": pack_digest(folder), "categories": load_pack(folder).names}
 
 
 def _images(root: Path) -> Row | None:

@@ -11,19 +11,22 @@ report.section({
     let name = names.includes(args.get("set")) ? args.get("set") : names[0];
     element.append(report.anchors("data", [["sets", "Sets"], ["one", "One set"], ["wording", "Wording and refusal style"]]));
 
+    const criteria = [...new Set(data.sets.flatMap((one) => Object.keys(one.mean_marks)))];
+    const words = (one) => (one ? `${count(one.median)} / ${count(one.p90)} / ${count(one.max)}` : null);
+    const facts = [
+      ["What it is", (one) => one.about],
+      ["Rows", (one) => count(one.rows)],
+      ...criteria.map((criterion) => [`Mean mark, ${criterion.replaceAll("_", " ")}`, (one) => (criterion in one.mean_marks ? one.mean_marks[criterion].toFixed(2) : null)]),
+      ...["question", "thinking", "answer"].map((which) => [`Words of the ${which}`, (one) => words(one.words[which])]),
+      ["Rows with several categories", (one) => count(one.rows - (one.labels_per_row["1"] || 0))],
+      ["Responses not in two parts", (one) => count(one.responses_not_in_two_parts)],
+    ];
     part(element, "sets", "Sets", table({
       caption: "Sets of this run",
       about: "data",
-      note: "Words as median, 90 % of rows at most, and the longest.",
-      columns: [
-        { title: "Set", head: true, cell: (row) => row.name },
-        { title: "What it is", cell: (row) => row.about },
-        { title: "Rows", number: true, cell: (row) => count(row.rows) },
-        { title: "Mean marks", wide: true, cell: (row) => Object.entries(row.mean_marks).map(([criterion, mean]) => h("div", {}, `${criterion.replaceAll("_", " ")} ${mean.toFixed(2)}`)) },
-        ...["question", "thinking", "answer"].map((which) => ({ title: `Words of the ${which}`, number: true, cell: (row) => (row.words[which] ? `${count(row.words[which].median)} / ${count(row.words[which].p90)} / ${count(row.words[which].max)}` : null) })),
-        { title: "Not in two parts", number: true, cell: (row) => count(row.responses_not_in_two_parts) },
-      ],
-      rows: data.sets,
+      note: "Words: the median, what 90 % of rows do not exceed, and the longest.",
+      columns: [{ title: "About", head: true, cell: (row) => row[0] }, ...data.sets.map((one) => ({ title: one.name, number: true, cell: (row) => row[1](one) }))],
+      rows: facts,
     }));
 
     const charts = h("div", { id: "set-charts", "aria-live": "polite" });

@@ -352,14 +352,15 @@
     }
     const chips = [...codes].sort((a, b) => a[0] - b[0]).map(([code, n]) => text.chip(group.purpose, code ? set.said[code - 1] : "not judged", n));
     const notes = [flags & data.DISAGREED && "judges disagree", flags & data.CUT_OFF && "cut off"].filter(Boolean);
-    return h("div", { class: "tr-verdicts" }, h("bdi", { class: "tr-model" }, name), chips.length ? chips : h("span", { class: "tr-chip tr-none" }, "no answer"), notes.map((note) => h("span", { class: "tr-note" }, note)));
+    return h("div", { class: "tr-verdicts" }, h("bdi", { class: "tr-model" }, name),
+      h("div", {}, chips.length ? chips : h("span", { class: "tr-chip tr-none" }, "no answer"), notes.map((note) => h("span", { class: "tr-note" }, note))));
   }
 
   function markCell(set, row) {
     const marks = Object.entries(set.marks).filter(([, column]) => column[row] >= 0);
     const short = marks.map(([, column]) => column[row]).join(" · ");
-    return h("div", { class: "tr-verdicts" }, marks.length > 0 && h("span", { class: "tr-chip tr-plain", title: marks.map(([name, column]) => `${readable(name)} ${column[row]}`).join(", ") }, h("span", { class: "tr-model" }, "marks "), short),
-      set.outcome[row] >= 0 && h("span", { class: "tr-note" }, `left out: ${readable(set.outcomes[set.outcome[row]])}`));
+    return h("div", { class: "tr-verdicts" }, h("div", {}, marks.length > 0 && h("span", { class: "tr-chip tr-plain", title: marks.map(([name, column]) => `${readable(name)} ${column[row]}`).join(", ") }, h("span", { class: "tr-model" }, "marks "), short),
+      set.outcome[row] >= 0 && h("span", { class: "tr-note" }, `left out: ${readable(set.outcomes[set.outcome[row]])}`)));
   }
 
   // ---- beginnings of prompts, at once where they are in memory ----

@@ -103,7 +103,7 @@
       probe.style.color = `var(--${name})`;
       return getComputedStyle(probe).color;
     };
-    const found = Object.fromEntries(["ink", "quiet", "line", "accent", "accent-soft", "bg", "surface", "warn-ink", ...[1, 2, 3, 4, 5, 6].map((n) => `series-${n}`)].map((name) => [name, read(name)]));
+    const found = Object.fromEntries(["ink", "quiet", "line", "accent", "heat-low", "heat-high", "bg", "surface", "warn-ink", ...[1, 2, 3, 4, 5, 6].map((n) => `series-${n}`)].map((name) => [name, read(name)]));
     probe.remove();
     return found;
   }
@@ -111,19 +111,19 @@
   function look(width) {
     const c = colours();
     const font = getComputedStyle(document.body).fontFamily;
-    const axis = { labelColor: c.quiet, titleColor: c.quiet, gridColor: c.line, domainColor: c.line, tickColor: c.line, labelFont: font, titleFont: font, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 400, labelLimit: Math.max(100, Math.min(300, 0.46 * width)), titlePadding: 8 };
+    const axis = { labelColor: c.quiet, titleColor: c.quiet, gridColor: c.line, domainColor: c.line, tickColor: c.line, labelFont: font, titleFont: font, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 400, labelLimit: Math.max(100, Math.min(300, 0.46 * width)), titlePadding: 8, labelPadding: 5 };
     return {
       background: null,
       font,
       axis,
-      legend: { labelColor: c.ink, titleColor: c.quiet, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 400, labelLimit: 220 },
+      legend: { labelColor: c.ink, titleColor: c.quiet, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 400, labelLimit: 220, symbolOpacity: 1, symbolStrokeWidth: 2 },
       title: { color: c["warn-ink"], fontSize: 12, fontWeight: 600, anchor: "start", offset: 6 },
       view: { stroke: null },
       mark: { color: c["series-1"] },
       bar: { color: c["series-1"] },
       rule: { color: c.quiet },
       text: { color: c.ink, fontSize: 12 },
-      range: { category: [1, 2, 3, 4, 5, 6].map((n) => c[`series-${n}`]), heatmap: [c["accent-soft"], c["series-1"]], ramp: [c["accent-soft"], c["series-1"]] },
+      range: { category: [1, 2, 3, 4, 5, 6].map((n) => c[`series-${n}`]), heatmap: [c["heat-low"], c["heat-high"]], ramp: [c["heat-low"], c["heat-high"]] },
     };
   }
 
