@@ -23,6 +23,7 @@ rule report:
             "data/{name}.jsonl",
             name=["collection", "dropped", "contamination", "categorized", "cot", "scored", "curate_dropped", "star1"],
         ),
+        selections=expand("data/selections/{name}.jsonl", name=SELECTIONS),
         benign=expand("data/benign/{name}.jsonl", name=["rewritten", "scored", "benign"]),
         quarantine=expand("data/quarantine/{name}.jsonl", name=CALLED),
         metrics=expand("results/metrics/{name}.json", name=["funnel", "contamination", "quality"]),

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from star1.report import datasets, funnel, overview, results
+from star1.report import datasets, funnel, overview, results, transcripts
 from star1.report.run import Run
 from star1.report.writing import replace, write_data, write_page
 
@@ -30,3 +30,4 @@ def _fill(folder: Path, run: Run) -> None:
     for section in SECTIONS:
         for name, value in section(run).items():
             write_data(folder, name, value)
+    transcripts.write(folder, transcripts.sources(run))
