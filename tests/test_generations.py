@@ -123,7 +123,7 @@ def test_a_doubled_start_is_another_prompt_and_its_rows_say_so(folder: Path, tmp
 
     def made(bos: decoding.Bos) -> list[Row]:
         options: dict[str, Any] = {}
-        how = (SAMPLING, {}, options, tmp_path / "work", None, bos)
+        how: Any = (SAMPLING, {}, options, tmp_path / "work", None, bos)
         return generations.generate_benchmarks(model, "transformers", chosen, *how)
 
     one, doubled = made("one"), made("doubled")

@@ -226,7 +226,7 @@ def star1(*flags: str) -> int:
 def test_check_tells_who_answered_and_asks_nothing_twice(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert star1("policy", "check") == 0
     told = capsys.readouterr().out
-    assert told.startswith("policies/star1: 8 categories, 20 texts, 13 golden examples; no mistakes\n")
+    assert told.startswith("policies/star1: 8 categories, 21 texts, 13 golden examples; no mistakes\n")
     assert "as expected: categories 13 of 13, score 7 of 7" in told
     assert "classifier stand-in (no language model)" in told
     assert "says nothing about how a model would understand" in told
@@ -305,7 +305,7 @@ def test_a_pack_without_examples_is_checked_by_its_files_alone(
 ) -> None:
     (project / "policies/star1/golden.yaml").unlink()
     assert star1("policy", "check", "--schema-only") == 0
-    assert capsys.readouterr().out == "policies/star1: 8 categories, 20 texts, no golden.yaml; no mistakes\n"
+    assert capsys.readouterr().out == "policies/star1: 8 categories, 21 texts, no golden.yaml; no mistakes\n"
     with pytest.raises(InputError, match="no golden examples"):
         star1("policy", "check")
 
