@@ -359,6 +359,40 @@ def test_figures_are_those_of_the_whole_when_all_is_labelled(project: Path) -> N
     assert "| harmful | guard |" in text
 
 
+def test_graders_are_audited_with_the_reference_and_all_samples(project: Path) -> None:
+    """Three samples of 20 problems, half of them right: rates are by problem, and the sheet shows what is right."""
+    rows, made = [], []
+    for n in range(20):
+        for sample in range(3):
+            response, right_one = f"<think>\nx\n</think>\n\n{n} {sample}", (n + sample) % 2 == 0
+            about = {"id": f"p{n}", "sample": sample, "benchmark": "sums", "purpose": "reasoning", "name": "grader"}
+            about |= {"kind": "grader", "view": "answer", "primary": True, "judge": "letters 1", "retires": None}
+            rows.append(about | {"verdict": "correct" if right_one else "incorrect", "unscored": None, "refused": None})
+            rows[-1] |= {"question_digest": text_digest(f"sum {n}"), "response_digest": text_digest(response)}
+            made.append(
+                {"id": f"p{n}", "sample": sample, "question": f"sum {n}", "response": response, "answer": f"{n}"}
+            )
+    problems = [{"id": f"p{n}", "question": f"sum {n}", "answer": "B", "choices": ["one", "two"]} for n in range(20)]
+    write_rows(project / "data/benchmarks/sums.jsonl", problems)
+    write_rows(project / "results/judgements/base/sums.jsonl", rows)
+    write_rows(project / "results/generations/base/sums.jsonl", made)
+    flags = ["--models", "base", "--benchmarks", "sums", "--purposes", "reasoning", "--share", "1"]
+    assert star1("audit", "sample", *flags) == 0
+    text = (project / "results/audit/main/reasoning/sheet.csv").read_text("utf-8-sig")
+    sheet = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert {row["reference"] for row in sheet} == {"B\nA) one\nB) two"}
+    key = key_of(project)
+    for row in sheet:
+        row["correctness"] = "correct" if key[row["item"]]["stratum"].endswith("/correct") else "incorrect"
+    assert star1("audit", "import", str(filled(project / "ann.csv", sheet))) == 0
+    result = orjson.loads((project / "results/tables/audit.json").read_bytes())
+    [judge], [one] = result["judges"], result["rates"]
+    assert (judge["question"], judge["kappa"]["value"], judge["population"]) == ("correctness", 1.0, 60)
+    assert (one["n"], one["count"], one["corrected"]["value"]) == (60, 30, 0.5)
+    # By problems, each with one or two of three right: 60 answers that are apart have an interval 0.25 wide.
+    assert one["raw"]["high"] - one["raw"]["low"] < 0.25
+
+
 def simulated(
     generator: np.random.Generator, n: int, rates: list[float], errors: list[tuple[float, float]], share: float
 ) -> tuple[np.ndarray, ...]:
@@ -531,6 +565,19 @@ def test_strata_without_a_label() -> None:
     nothing = estimates.audit([*yes, estimates.Part(20, empty, estimates.SIDE[False])], items, OPTIONS, ("yes", "no"))
     assert nothing.figures["sensitivity"].value is None
     assert nothing.drawn is None
+
+
+def test_a_judge_that_never_says_no_is_not_taken_to_be_sure_of_it() -> None:
+    """No answer on the other side was seen among 20: sensitivity is 1, with Jeffreys' interval."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    part = estimates.Part(20, np.tile(estimates.cells_of(1, True), (20, 1)), estimates.SIDE[True])
+    one = estimates.audit([part], [np.ones((20, 1))], Options(0.95, 40_000, 1), ("yes", "no"))
+    assert one.figures["sensitivity"].value == 1
+    assert ends(one.figures["sensitivity"])[0] == pytest.approx(
+        proportion_confint(20, 20, method="jeffreys")[0], abs=0.01
+    )
+    assert one.figures["specificity"].value is None
 
 
 def test_people_who_are_even_count_half_and_unclear_not_at_all() -> None:

@@ -128,9 +128,12 @@ def draws(parts: Sequence[Part], stand: Floats, population: Floats, options: Opt
     generator = np.random.default_rng([options.seed, 1])
     prior = generator.standard_gamma([PRIOR * len(one.possible) for one in parts], size=population.shape)
     weights = (population + prior) @ stand
-    weights /= weights.sum(1, keepdims=True)
     within = [_within(one, options.resamples, generator) for one in parts if one.labelled]
-    return np.asarray(sum(weights[:, at : at + 1] * one for at, one in enumerate(within)))
+    found = np.asarray(sum(weights[:, at : at + 1] * one for at, one in enumerate(within)))
+    # A judge that puts everything on one side may put the next answer on the other.
+    for cell in sorted({*EVERY}.difference(*(one.possible for one in parts))):
+        found[:, cell] += generator.standard_gamma(PRIOR, size=options.resamples)
+    return np.asarray(found / found.sum(1, keepdims=True))
 
 
 def _within(part: Part, number: int, generator: np.random.Generator) -> Floats:
