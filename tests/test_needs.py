@@ -34,12 +34,9 @@ def workflow(**default: str) -> Any:
 
 def resources(needs: Needs, rule: str, model: str, attempt: int = 1, **options: Any) -> dict[str, Any]:
     """What one job asks for, as Snakemake finds it out."""
-    asked = needs(rule, **options)
-    wildcards = SimpleNamespace(model=model)
-    given = {"mem_mb": attempt, "runtime": attempt}
-    names = {"name": lambda _: model} if not options.get("name") else {}
-    asked = needs(rule, **names, **options)
-    return {key: value(wildcards, *([given[key]] if key in given else [])) for key, value in asked.items()}
+    asked = needs(rule, name=lambda _: model, **options)
+    tried = {"mem_mb": (attempt,), "runtime": (attempt,)}
+    return {key: value(SimpleNamespace(), *tried.get(key, ())) for key, value in asked.items()}
 
 
 def test_what_fits_a_rule_counts_before_what_fits_one_of_its_jobs() -> None:

@@ -7,9 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ import yaml
 from benchmarks import stages
 from star1.records import read_json, read_rows, write_rows
 from tests import micro
-from tests.cluster import ask, jobs, slurm, wait_until
+from tests.cluster import ask, jobs, resume, slurm, wait_until
 from tests.conftest import ROOT
 from tests.faultserver import Running, running
 from tests.test_default_run import SMALL, copy_project
@@ -67,10 +67,15 @@ class Run:
                 text=True,
             )
 
-    def wait(self, timeout_s: float = 400) -> int:
+    def wait(self, timeout_s: float = 900) -> int:
         """Its exit status."""
         assert self.process
         return self.process.wait(timeout=timeout_s)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether Snakemake has."""
+        return self.process is None or self.process.poll() is not None
 
     @property
     def told(self) -> str:
@@ -84,7 +89,8 @@ class Run:
 
     def wait_asked(self, count: int) -> None:
         """Until so many requests came."""
-        wait_until(lambda: len(self.items) >= count, f"{count} requests of {self.folder.name}")
+        wait_until(lambda: len(self.items) >= count or self.has_ended, f"{count} requests of {self.folder.name}")
+        assert not self.has_ended, self.told[-4000:]
 
     def running_job(self, among: str = "") -> str:
         """The id of its job that runs."""
@@ -124,7 +130,7 @@ def small_project(folder: Path) -> Path:
     return folder
 
 
-def reasoning(folder: Path, served: Running, rows: int, **need: int) -> Run:
+def reasoning(folder: Path, served: Running, rows: int, more: float = 1.0, **need: int) -> Run:
     """A folder in which the stage `reason` is to be run, on rows that are there, asking an endpoint with a key."""
     small_project(folder)
 
@@ -132,7 +138,7 @@ def reasoning(folder: Path, served: Running, rows: int, **need: int) -> Run:
         endpoint = {"provider": "openai", "model": "m", "label": "m", "base_url": served.url, "slots": SLOTS}
         values["llm"]["endpoints"]["paid"] = {**endpoint, "key": "STAR1_TEST_KEY"}
         values["llm"]["roles"]["teacher"] = "paid"
-        values["resources"] |= {"jobs": {"reason": {"mem_mb": 1500, **need}}, "more": 1.0}
+        values["resources"] |= {"jobs": {"reason": {"mem_mb": 1000, **need}}, "more": more}
 
     set_params(folder, change)
     write_rows(folder / "data/categorized.jsonl", stages.rows(rows, folder.name))
@@ -200,10 +206,10 @@ def runs(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
         def serve(name: str, *wait: str) -> Running:
             return stack.enter_context(running(root / f"{name}.asked", "--wait", *wait))
 
-        late = reasoning(root / "late", serve("late", "4", "5"), 170, runtime=1)
-        cancelled = reasoning(root / "cancelled", serve("cancelled", "0.6", "1.2"), 120)
+        late = reasoning(root / "late", serve("late", "4", "5"), 170, more=3.0, runtime=1)
+        cancelled = reasoning(root / "cancelled", serve("cancelled", "1", "2"), 120)
         leaking = reasoning(root / "leaking", serve("leaking", "0.6", "1.2"), 120, mem_mb=600)
-        moved = reasoning(root / "moved", serve("moved", "0.6", "1.2"), 120)
+        moved = reasoning(root / "moved", serve("moved", "1", "2"), 120)
         trained = training(root / "trained")
         whole = Run(root / "whole")
         copy_project(whole.folder)
@@ -229,11 +235,10 @@ def _go(all_of: Runs, root: Path) -> None:
                          "--", "models/star1/manifest.json")  # fmt: skip
     python_path = f"{all_of.leaking.folder}{os.pathsep}{root / 'leak'}"
     reason(all_of.leaking, PYTHONPATH=python_path, LEAK_MB="500")
-    threads = [threading.Thread(target=act, args=(all_of,)) for act in (_cancel, _move, _drain, _stop_training)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    acts = (_cancel, _move, _drain, _stop_training)
+    with ThreadPoolExecutor(len(acts)) as pool:
+        for done in [pool.submit(act, all_of) for act in acts]:
+            done.result()
     for name in ("cancelled", "late", "leaking", "moved", "trained", "whole"):
         run = getattr(all_of, name)
         assert run.wait() == 0, f"{name}: {run.told[-4000:]}"
@@ -256,7 +261,7 @@ def _move(all_of: Runs) -> None:
     job = run.running_job()
     ask("scontrol", "update", "nodename=node2", "state=down", "reason=test")
     wait_until(lambda: jobs(run.folder)[job]["state"] != "RUNNING", "the job to leave its node", 60)
-    ask("scontrol", "update", "nodename=node2", "state=resume")
+    resume("node2")
 
 
 def _drain(all_of: Runs) -> None:
@@ -323,7 +328,7 @@ def test_a_cancelled_job_goes_on_and_pays_nothing_twice(runs: Runs) -> None:
 def test_a_job_out_of_time_gets_more_of_it_and_pays_nothing_twice(runs: Runs) -> None:
     """On a busy machine it may take a third try."""
     found = list(jobs(runs.late.folder).values())
-    assert [job["limit"] for job in found] == ["1:00", "2:00", "3:00"][: len(found)]
+    assert [job["limit"] for job in found] == ["1:00", "4:00", "7:00"][: len(found)]
     assert [job["state"] for job in found] == ["TIMEOUT"] * (len(found) - 1) + ["COMPLETED"]
     assert len(found) > 1
     assert paid(runs.late) == (170, 0)
