@@ -385,7 +385,7 @@ def spent(here: Place) -> None:
 
 PLANTS: dict[str, Plant] = {
     "python": another_python,
-    "tool-missing": lambda here: here.without("dvc"),
+    "tool-missing": lambda here: here.without("dvc", "snakemake"),
     "tool-fails": lambda here: here.program("git", "echo git: error while loading shared libraries >&2; exit 127"),
     "tool-version": lambda here: here.program("dvc", "echo 3.1.0"),
     "package": needs_more,

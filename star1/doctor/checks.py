@@ -31,7 +31,7 @@ from star1.errors import Star1Error
 
 T = TypeVar("T")
 VERSION = 1
-LIMIT_S = 60.0
+LIMIT_S, ESTIMATE_S = 60.0, 10.0
 STATUS = {"error": 2, "warning": 1, "note": 0}
 
 
@@ -154,7 +154,7 @@ def examine(about: About, checks: Sequence[Check] | None = None) -> Report:
         findings=sorted(dict.fromkeys(findings), key=lambda one: (SEVERITIES.index(one.severity), order.index(one.id))),
         checked=sorted((one for one in outcomes if isinstance(one, Seen)), key=lambda one: order.index(one.id)),
         not_checked=sorted((one for one in outcomes if isinstance(one, Unknown)), key=lambda one: order.index(one.id)),
-        estimate=estimate.result() if estimate is not None and estimate.done() and not estimate.exception() else [],
+        estimate=_estimated(estimate) if estimate else [],
         seconds=time.monotonic() - began,
     )
 
@@ -172,6 +172,14 @@ def _side_by_side(checks: Iterable[Check], about: About) -> list[Outcome]:
             reason = str(error) if isinstance(error, Star1Error | OSError) else f"{type(error).__name__}: {error}"
             found += [Unknown(name, reason) for name in check.ids]
     return found
+
+
+def _estimated(estimate: "Future[list[sizes.Part]]") -> list[sizes.Part]:
+    """What will be written; nothing where that cannot be said, which the check of the disk tells."""
+    try:
+        return estimate.result(timeout=ESTIMATE_S)
+    except (TimeoutError, OSError, Star1Error):
+        return []
 
 
 def _done(check: Check, about: About) -> list[Outcome]:
