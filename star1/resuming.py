@@ -28,7 +28,19 @@ from star1.sharding import Whole
 STATE = "state.json"
 KEPT = 2
 # Modules that decide what training gives; a test holds them against what star1.sft imports.
-CODE = ("adapters", "chat", "checkpoints", "losses", "norms", "packing", "recipe", "rendering", "sft", "sharding", "training")
+CODE = (
+    "adapters",
+    "chat",
+    "checkpoints",
+    "losses",
+    "norms",
+    "packing",
+    "recipe",
+    "rendering",
+    "sft",
+    "sharding",
+    "training",
+)
 TOGETHER_S = 3.0  # signals within this time are one
 BYTES_PER_WEIGHT = 12  # float32 weights and the two moments of AdamW
 

@@ -18,8 +18,10 @@ def test_axes_outlive_wildcards() -> None:
 
 def test_a_plot_has_the_axes_of_its_rule_else_the_template_of_its_name() -> None:
     path = "results/plots/finetune-star1.csv"
-    assert dvcfile._out(path, {"x": "update", "y": "loss"}) == {path: {"cache": False, "x": "update", "y": "loss"}}
-    funnel = dvcfile._out("results/plots/funnel.csv", None)
+    assert dvcfile._out(path, False, {"x": "update", "y": "loss"}) == {
+        path: {"cache": False, "x": "update", "y": "loss"}
+    }
+    funnel = dvcfile._out("results/plots/funnel.csv", False, None)
     assert isinstance(funnel, dict)
     assert funnel["results/plots/funnel.csv"] == {"cache": False, "template": "funnel"}
-    assert dvcfile._out("results/costs/finetune-star1.json", None) == "results/costs/finetune-star1.json"
+    assert dvcfile._out("results/costs/finetune-star1.json", False, None) == "results/costs/finetune-star1.json"

@@ -226,7 +226,7 @@ def _raw(counts: "Floats", yes: Sequence[bool], options: Options) -> Row:
     if counts.sum(1).max() <= 1:
         one = rate(count, n, options.confidence)
         return {"n": n, "count": count, "raw": {"value": one.value, "low": one.low, "high": one.high, "note": None}}
-    mean = mean_of_items(counts[:, yes].sum(1) / counts.sum(1), options.confidence)
+    mean = mean_of_items(counts[:, yes].sum(1) / counts.sum(1), options.confidence, n)
     told = {"value": float(mean.value), "low": float(mean.low), "high": float(mean.high), "note": None}
     return {"n": n, "count": count, "raw": told}
 
