@@ -64,7 +64,7 @@ def take_in(args: argparse.Namespace) -> None:
     """Check sheets, keep their labels, and write what they say."""
     from star1 import params
     from star1.agreement import Options
-    from star1.auditing import design, drawing, labels, table
+    from star1.auditing import design, drawing, labels, markdown, table
     from star1.records import write_json, write_text
 
     sample = design.read(args.name)
@@ -79,7 +79,7 @@ def take_in(args: argparse.Namespace) -> None:
     if args.sheets:  # only what could be counted is kept
         _say(f"{labels.keep(sample, kept)}: {sum(map(len, kept.values())):,} labelled rows, for git")
     write_json(args.to / "audit.json", result)
-    text = table.markdown(result)
+    text = markdown.markdown(result)
     write_text(args.to / "audit.md", text)
     _say(text)
     _say(
