@@ -132,9 +132,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as place:
         start = call(ROOT, "snakemake", "--version"), call(ROOT, "dvc", "--version")
-        print(
-            "CPU seconds are of a command and all that it starts; they hang less than wall seconds on what else the machine does."
-        )
+        print("CPU seconds are of a command and all that it starts. Wall seconds hang on what else the machine does.")
         print(f"snakemake --version: {start[0].cpu:.2f} CPU-s; dvc --version: {start[1].cpu:.2f} CPU-s")
         found = [line for jobs in args.jobs for line in measure(Path(place) / str(jobs), jobs, args.repeats)]
     lines = [

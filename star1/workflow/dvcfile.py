@@ -50,6 +50,8 @@ def stage(job: Any) -> dict[str, Any]:
 def _out(path: str, uncached: bool, axes: dict[str, str] | None) -> str | dict[str, dict[str, Any]]:
     """An output as dvc.yaml has it; a plot is drawn over the axes that its rule names, else by a template in .dvc/plots."""
     options: dict[str, Any] = {"cache": False} if uncached or path.startswith(IN_GIT) else {}
+    if uncached:
+        options["persist"] = True  # or the run cache would store it all the same
     if path.startswith(PLOTS):
         options |= axes or {"template": Path(path).stem}
     return {path: options} if options else path
