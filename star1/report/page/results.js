@@ -107,7 +107,7 @@
       caption: "pass@k",
       about: "results",
       note: "The share of problems that at least one of k samples solves.",
-      columns: [name("Model", (row) => row.model), column("Benchmark", (row) => row.benchmark), number("k", (row) => row.k), number("pass@k", (row) => rate({ ...row, total: undefined }))],
+      columns: [name("Model", (row) => row.model), column("Benchmark", (row) => row.benchmark), number("k", (row) => row.k), number("pass@k", rate)],
       rows: main.passes,
     });
   }
