@@ -45,6 +45,7 @@ STAGES_AFTER_CURATE = {
     "release",
     "release_model/star1",
     "release_model/star1+benign",
+    "report",
 }
 
 
@@ -161,6 +162,9 @@ def test_small_run_end_to_end(small: Path) -> None:
     assert "rows in another order" in (small / "results/tables/stability.md").read_text()
     quality = json.loads((small / "results/metrics/quality.json").read_text())
     assert [quality[name]["rows"] for name in ("scored", "star1")] == [len(scored), 24]
+    report = [path for path in (small / "results/report").rglob("*") if path.is_file()]
+    assert {"index.html", "vega.js", "page.js", "results.js"} <= {path.name for path in report}
+    assert sum(path.stat().st_size for path in report) < 5e6
 
 
 @pytest.mark.slow
@@ -192,11 +196,11 @@ def test_one_changed_value_runs_the_same_stages_with_either_engine(small: Path, 
 @pytest.mark.parametrize(
     ("change", "first", "count"),
     [
-        ("collect.tfidf_threshold=0.55", "collect", 25),
-        ("score.coverage=0.9", "score", 22),
-        ("finetune.settings.learning_rate=0.001", "finetune-star1", 10),
-        ("summarize.confidence=0.9", "summarize", 6),
-        ("prompt", "categorize", 24),
+        ("collect.tfidf_threshold=0.55", "collect", 26),
+        ("score.coverage=0.9", "score", 23),
+        ("finetune.settings.learning_rate=0.001", "finetune-star1", 11),
+        ("summarize.confidence=0.9", "summarize", 7),
+        ("prompt", "categorize", 25),
     ],
 )
 def test_plans_agree_on_one_changed_value(small: Path, tmp_path: Path, change: str, first: str, count: int) -> None:
@@ -218,7 +222,7 @@ def test_mirror_preset_plans_the_whole_dag(tmp_path: Path, shared: Path) -> None
     run(tmp_path, "star1", "preset", "mirror", "--set", f"fetch.mirror={shared / 'sources'}")
     plans = json.loads(run(tmp_path, "star1", "plan", "--json"))
     assert plans["snakemake"] == plans["dvc"]
-    assert len(plans["dvc"]) == 45
+    assert len(plans["dvc"]) == 46
     assert "fetch_source-HarmBench" in plans["dvc"]
     assert "fetch_published-STAR_1" in plans["dvc"]
 

@@ -57,21 +57,15 @@ def percent(**options: Any) -> alt.Axis:
 
 def heatmap(rows: Sequence[Row], categories: Sequence[str], sources: Sequence[str], name: str) -> Row:
     """How many labels each category has in each prompt set."""
-    base = alt.Chart(alt.InlineData(list(rows))).encode(
-        x=alt.X(
-            "source:N",
-            sort=list(sources),
-            title=None,
-            axis=alt.Axis(labelAngle=-40, orient="top", domain=False, ticks=False),
-        ),
-        y=alt.Y(
-            "category:N", sort=list(categories), title=None, axis=alt.Axis(labelLimit=230, domain=False, ticks=False)
-        ),
-    )
     tips = [alt.Tooltip("category:N"), alt.Tooltip("source:N", title="prompt set"), alt.Tooltip("labels:Q", format=",")]
+    bare = {"domain": False, "ticks": False}
+    base = alt.Chart(alt.InlineData(list(rows))).encode(
+        x=alt.X("source:N", sort=list(sources), title=None, axis=alt.Axis(labelAngle=-40, orient="top", **bare)),
+        y=alt.Y("category:N", sort=list(categories), title=None, axis=alt.Axis(**bare)),
+        tooltip=tips,
+    )
     color = alt.Color("labels:Q", legend=None, scale=alt.Scale(domainMin=0))
-    cells = base.mark_rect(strokeWidth=0).encode(color=color, tooltip=tips)
-    layers = [cells]
+    layers = [base.mark_rect(strokeWidth=0).encode(color=color)]
     if len(sources) <= MOST_NUMBERED:
         layers.append(base.mark_text().encode(text=alt.Text("labels:Q", format=",")))
     made = alt.layer(*layers).properties(width="container", height=28 * len(categories))

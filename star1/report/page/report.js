@@ -201,6 +201,10 @@ const report = (() => {
     document.getElementById("footer").append(page.made);
     banner();
     startTheme();
+    document.querySelector(".skip").addEventListener("click", (event) => {
+      event.preventDefault(); // the address is the router's
+      document.getElementById("main").focus();
+    });
     addEventListener("hashchange", show);
     await show();
   }

@@ -1,248 +1,331 @@
 // Results: rates with intervals and coverage, beside the published ones, and how far the judges agree.
 "use strict";
 
-report.section({
-  id: "results",
-  title: "Results",
-  async render(element, args) {
-    const { h, part, table, chart, count, percent, rate } = report;
-    const [results, agreement] = await Promise.all([report.load("results"), report.load("results/agreement")]);
-    const { main, paired } = results;
-    const level = `${percent(main.confidence, 0)} %`;
-    const unique = (list) => [...new Set(list)];
-    const signed = (share) => (share === null || share === undefined ? "–" : `${share > 0 ? "+" : share < 0 ? "−" : ""}${Math.abs(100 * share).toFixed(1)}`);
-    const small = (...text) => h("small", {}, text);
-    const p = (value) => (value === null || value === undefined ? null : value < 0.0001 ? "< 0.0001" : value.toFixed(4));
-    const scored = (one) => `${count(one.n)}/${count(one.total)}`;
-    const parts = [["rates", "Rates"], ["frontier", "Frontier"], ["paired", "Against the base"], ["published", "Beside the published"], ["judges", "Judges and agreement"], ["ladder", "Protocol ladder"], ["stability", "Stability"], ["losses", "Loss curves"]];
-    element.append(report.anchors("results", parts));
+(() => {
+  const { h, part, table, chart, count, percent, rate } = report;
+  const ALL = "all";
+  const NOT_RUN = "not run";
+  const unique = (list) => [...new Set(list)];
+  const small = (...text) => h("small", {}, text);
+  const strong = (text) => h("span", { class: "value" }, text);
+  const signed = (share) => (share === null || share === undefined ? "–" : `${share > 0 ? "+" : share < 0 ? "−" : ""}${Math.abs(100 * share).toFixed(1)}`);
+  const chance = (p) => (p === null || p === undefined ? null : p < 0.0001 ? "< 0.0001" : p.toFixed(4));
+  const scored = (one) => `${count(one.n)}/${count(one.total)}`;
+  const column = (title, cell, more) => ({ title, cell, ...more });
+  const number = (title, cell, more) => ({ title, cell, number: true, ...more });
+  const name = (title, cell) => ({ title, cell, head: true });
+  const difference = (one) => h("span", {}, strong(signed(one.value)), h("br"), small(`[${signed(one.low)}, ${signed(one.high)}]`));
+  const today = () => new Date().toISOString().slice(0, 10);
+  const ended = (one) => one.retires < today();
 
-    // ---- rates ----
+  report.section({
+    id: "results",
+    title: "Results",
+    async render(element, args) {
+      const [results, agreement] = await Promise.all([report.load("results"), report.load("results/agreement")]);
+      const parts = [
+        ["rates", "Rates", rates], ["frontier", "Frontier", frontier], ["paired", "Against the base model", paired], ["published", "Beside the published figures", published],
+        ["judges", "Judges and agreement", judges], ["ladder", "Protocol ladder", ladder], ["stability", "Stability of the selection", stability], ["losses", "Loss curves", losses],
+      ];
+      element.append(report.anchors("results", parts));
+      // What is chosen in the page, and stands in its address.
+      const chosen = Object.fromEntries(["table", "only", "by"].map((key) => [key, args.get(key)]).filter(([, value]) => value));
+      const choose = (key, value) => {
+        chosen[key] = value;
+        report.note("results", chosen);
+      };
+      for (const [id, title, show] of parts) part(element, id, title, show(results, { agreement, chosen, choose }));
+    },
+  });
 
-    const today = new Date().toISOString().slice(0, 10);
-    const ending = new Map(results.ends.map((one) => [one.label, one]));
-    const end = (one) => `${one.retires < today ? "ended" : "ends"} ${one.retires}`;
-    const judgesOf = (cells) => unique(cells.flatMap((cell) => cell.judges || []));
+  // ---- rates ----
 
-    function measure(name) {
-      const cells = main.cells.filter((cell) => cell.measure === name);
-      const at = new Map(cells.map((cell) => [`${cell.model}/${cell.benchmark}`, cell]));
-      const told = unique(cells.flatMap((cell) => cell.judged || [])).join("; ");
-      return table({
-        caption: name,
-        note: `Percent with ${level} interval; below it the answers with a verdict, of all. Judged by ${told}.`,
-        about: "results",
-        columns: [
-          { title: "Model", head: true, cell: (row) => row },
-          ...unique(cells.map((cell) => cell.benchmark)).map((benchmark) => {
-            const gone = judgesOf(cells.filter((cell) => cell.benchmark === benchmark)).filter((label) => ending.has(label));
-            const title = h("span", {}, benchmark === "all" ? "all together" : benchmark, gone.map((label) => [h("br"), small(`${label} ${end(ending.get(label))}`)]));
-            return { title, number: true, cell: (row) => (at.has(`${row}/${benchmark}`) ? rate(at.get(`${row}/${benchmark}`)) : null) };
-          }),
-        ],
-        rows: unique(cells.map((cell) => cell.model)),
-      });
-    }
-
+  function rates({ main, ends, charts }) {
+    const ending = new Map(ends.map((one) => [one.label, one]));
     const measures = unique(main.cells.map((cell) => cell.measure));
-    const unscored = main.cells.filter((cell) => cell.benchmark !== "all").flatMap((cell) => Object.entries(cell.unscored).map(([why, n]) => ({ ...cell, why, unscored: n })));
-    const averages = unique(main.averages.map((one) => one.average));
-    part(element, "rates", "Rates",
-      results.ends.map((one) => h("p", { class: "warn" }, `${one.label} (${one.model}), the judge ${one.judge}, ${one.retires < today ? "was served until" : "is served until"} ${one.retires}. ${one.retires < today ? "Its columns cannot be made again" : "After that its columns cannot be made again"}: only what is stored of its replies can then be read anew (${one.purposes.join(", ")} prompts).`)),
-      measures.map((name) => [measure(name), results.charts.filter((one) => one.measure === name).map((one) => chart(one, { about: "results" }))]),
-      main.averages.length > 0 && table({
-        caption: "Averages over benchmarks",
-        about: "results",
-        note: `Unweighted means, with ${level} interval.`,
-        columns: [{ title: "Model", head: true, cell: (row) => row }, ...averages.map((name) => ({
-          title: h("span", {}, name, h("br"), small(main.averages.find((one) => one.average === name).benchmarks.join(", "))),
-          number: true,
-          cell: (row) => {
-            const one = main.averages.find((each) => each.average === name && each.model === row);
-            return !one ? null : one.value === null ? small(one.why) : rate(one);
-          },
-        }))],
-        rows: unique(main.averages.map((one) => one.model)),
+    return [
+      ends.map(farewell),
+      measures.map((measure) => [block(main, measure, ending), charts.filter((one) => one.measure === measure).map((one) => chart(one, { about: "results" }))]),
+      averages(main), passes(main), seeds(main), others(main), unscored(main),
+    ];
+  }
+
+  function farewell(one) {
+    const told = `${one.label} (${one.model}), the judge ${one.judge} of ${one.purposes.join(" and ")} prompts,`;
+    return h("p", { class: "warn" }, ended(one)
+      ? `${told} was served until ${one.retires}. Its columns cannot be made again: only what is stored of its replies can be read anew.`
+      : `${told} is served until ${one.retires}. After that its columns cannot be made again: only what is stored of its replies can then be read anew.`);
+  }
+
+  function level(main) {
+    return `${percent(main.confidence, 0)} %`;
+  }
+
+  // One measure: models by benchmarks.
+  function block(main, measure, ending) {
+    const cells = main.cells.filter((cell) => cell.measure === measure);
+    const at = new Map(cells.map((cell) => [`${cell.model}/${cell.benchmark}`, cell]));
+    const told = unique(cells.flatMap((cell) => cell.judged || [])).join("; ");
+    return table({
+      caption: measure,
+      note: `Percent with ${level(main)} interval; below it the answers with a verdict, of all. Judged by ${told}.`,
+      about: "results",
+      columns: [
+        name("Model", (model) => model),
+        ...unique(cells.map((cell) => cell.benchmark)).map((benchmark) =>
+          number(benchmarkTitle(benchmark, cells, ending), (model) => (at.has(`${model}/${benchmark}`) ? rate(at.get(`${model}/${benchmark}`)) : null))),
+      ],
+      rows: unique(cells.map((cell) => cell.model)),
+    });
+  }
+
+  // A benchmark's name, and under it the judge whose model has an announced end.
+  function benchmarkTitle(benchmark, cells, ending) {
+    const labels = unique(cells.filter((cell) => cell.benchmark === benchmark).flatMap((cell) => cell.judges || []));
+    return h("span", {}, benchmark === ALL ? "all together" : benchmark, labels.filter((label) => ending.has(label)).map((label) => {
+      const one = ending.get(label);
+      return [h("br"), small(`${label} ${ended(one) ? "ended" : "ends"} ${one.retires}`)];
+    }));
+  }
+
+  function averages(main) {
+    if (!main.averages.length) return null;
+    const of = (average, model) => main.averages.find((one) => one.average === average && one.model === model);
+    const title = (average) => h("span", {}, average, h("br"), small(main.averages.find((one) => one.average === average).benchmarks.join(", ")));
+    const cell = (one) => (!one ? null : one.value === null ? small(one.why) : rate(one));
+    return table({
+      caption: "Averages over benchmarks",
+      about: "results",
+      note: `Unweighted means, with ${level(main)} interval.`,
+      columns: [name("Model", (model) => model), ...unique(main.averages.map((one) => one.average)).map((average) => number(title(average), (model) => cell(of(average, model))))],
+      rows: unique(main.averages.map((one) => one.model)),
+    });
+  }
+
+  function passes(main) {
+    return main.passes.length > 0 && table({
+      caption: "pass@k",
+      about: "results",
+      note: "The share of problems that at least one of k samples solves.",
+      columns: [name("Model", (row) => row.model), column("Benchmark", (row) => row.benchmark), number("k", (row) => row.k), number("pass@k", rate)],
+      rows: main.passes,
+    });
+  }
+
+  function seeds(main) {
+    return main.seeds.length > 0 && table({
+      caption: "Over seeds",
+      about: "results",
+      note: "Intervals are over items; lowest, highest and standard deviation are over the seeds.",
+      columns: [
+        name("Run", (row) => row.model), column("Benchmark", (row) => row.benchmark), column("Measure", (row) => row.measure), number("Seeds", (row) => row.seeds), number("Mean", rate),
+        ...[["Lowest", "lowest"], ["Highest", "highest"], ["Standard deviation", "standard_deviation"]].map(([title, key]) => number(title, (row) => percent(row.spread[key]))),
+      ],
+      rows: main.seeds,
+    });
+  }
+
+  function others(main) {
+    return main.others.length > 0 && h("details", {}, h("summary", {}, "What the other judges say"), table({
+      caption: "The other judges",
+      about: "results",
+      note: "On the same answers as the primary judge.",
+      columns: [name("Model", (row) => row.model), column("Benchmark", (row) => row.benchmark), column("Judge", (row) => row.judge), column("Measure", (row) => row.measure), number("Rate", rate, { sort: (row) => row.value })],
+      rows: main.others,
+    }));
+  }
+
+  function unscored(main) {
+    const rows = main.cells.filter((cell) => cell.benchmark !== ALL).flatMap((cell) => Object.entries(cell.unscored).map(([why, n]) => ({ ...cell, why, unscored: n })));
+    return rows.length > 0 && h("details", {}, h("summary", {}, "Why answers are unscored"), table({
+      caption: "Unscored answers by reason",
+      about: "results",
+      columns: [name("Model", (row) => row.model), column("Benchmark", (row) => row.benchmark), column("Reason", (row) => row.why), number("Answers", (row) => count(row.unscored), { sort: (row) => row.unscored }), number("Of", (row) => count(row.total))],
+      rows,
+    }));
+  }
+
+  // ---- frontier ----
+
+  function frontier(results) {
+    if (!results.frontier.length) return h("p", {}, "No model has both a rate of safety and one to hold it against.");
+    const along = (row, axis) => rate({ value: row[axis], low: row[`${axis}_low`], high: row[`${axis}_high`], n: row[`${axis}_n`], total: row[`${axis}_total`] });
+    return h("div", { class: "charts" }, results.frontier.map((one) => chart(one, {
+      about: "results",
+      table: table({
+        caption: one.title,
+        columns: [name("Model", (row) => row.model), number(one.titles[1], (row) => along(row, "y")), number(one.titles[0], (row) => along(row, "x"))],
+        rows: one.rows,
       }),
-      main.passes.length > 0 && table({ caption: "pass@k", about: "results", columns: [{ title: "Model", head: true, cell: (row) => row.model }, { title: "Benchmark", cell: (row) => row.benchmark }, { title: "k", number: true, cell: (row) => row.k }, { title: "pass@k", number: true, cell: (row) => rate({ ...row, total: undefined }) }], rows: main.passes }),
-      main.seeds.length > 0 && table({ caption: "Over seeds", about: "results", note: "Intervals are over items; lowest and highest are single seeds.", columns: [{ title: "Run", head: true, cell: (row) => row.model }, { title: "Benchmark", cell: (row) => row.benchmark }, { title: "Measure", cell: (row) => row.measure }, { title: "Mean", number: true, cell: rate }, { title: "Lowest", number: true, cell: (row) => percent(row.lowest ?? row.seed_low ?? null) }, { title: "Highest", number: true, cell: (row) => percent(row.highest ?? row.seed_high ?? null) }], rows: main.seeds }),
-      main.others.length > 0 && h("details", {}, h("summary", {}, "What the other judges say"), table({
-        caption: "The other judges",
-        about: "results",
-        note: "On the same answers as the primary judge.",
-        columns: [{ title: "Model", head: true, cell: (row) => row.model }, { title: "Benchmark", cell: (row) => row.benchmark }, { title: "Judge", cell: (row) => row.judge }, { title: "Measure", cell: (row) => row.measure }, { title: "Rate", number: true, sort: (row) => row.value, cell: rate }],
-        rows: main.others,
-      })),
-      unscored.length > 0 && h("details", {}, h("summary", {}, "Why answers are unscored"), table({
-        caption: "Unscored answers by reason",
-        about: "results",
-        columns: [{ title: "Model", head: true, cell: (row) => row.model }, { title: "Benchmark", cell: (row) => row.benchmark }, { title: "Reason", cell: (row) => row.why }, { title: "Answers", number: true, sort: (row) => row.unscored, cell: (row) => count(row.unscored) }, { title: "Of", number: true, cell: (row) => count(row.total) }],
-        rows: unscored,
-      })));
+    })));
+  }
 
-    // ---- frontier ----
+  // ---- paired ----
 
-    part(element, "frontier", "Frontier",
-      results.frontier.length
-        ? h("div", { class: "charts" }, results.frontier.map((one) => chart(one, {
-          about: "results",
-          table: table({
-            caption: one.title,
-            columns: [{ title: "Model", head: true, cell: (row) => row.model }, ...["y", "x"].map((axis, at) => ({ title: one.titles[1 - at], number: true, cell: (row) => rate({ value: row[axis], low: row[`${axis}_low`], high: row[`${axis}_high`], n: row[`${axis}_n`], total: row[`${axis}_total`] }) }))],
-            rows: one.rows,
-          }),
-        })))
-        : h("p", {}, "No model has both a rate of safety and one to hold it against."));
-
-    // ---- paired ----
-
-    part(element, "paired", "Against the base model",
-      h("p", { class: "lead" }, `Every run against its base model, on the items that both have a verdict on. Differences in percentage points with ${level} interval; Holm's correction is over the benchmarks of a pair.`),
+  function paired({ main, paired: found }) {
+    return [
+      h("p", { class: "lead" }, `Every run against its base model, on the items that both have a verdict on. Differences in percentage points with ${level(main)} interval; Holm's correction is over the benchmarks of a pair.`),
       table({
-        id: "paired-table",
         caption: "Paired comparisons",
         about: "results",
+        note: "Detectable: the smallest difference that these pairs would have shown.",
         group: (row) => `${row.run} against ${row.base}`,
         columns: [
-          { title: "Benchmark", head: true, cell: (row) => row.benchmark ?? h("span", {}, `average ${row.average}`) },
-          { title: "Base", number: true, cell: (row) => percent(row.base_value) },
-          { title: "Run", number: true, cell: (row) => percent(row.run_value) },
-          { title: "Difference", number: true, cell: (row) => h("span", {}, h("span", { class: "value" }, signed(row.value)), h("br"), small(`[${signed(row.low)}, ${signed(row.high)}]`)) },
-          { title: "p", number: true, cell: (row) => p(row.p) },
-          { title: "p, Holm", number: true, cell: (row) => p(row.p_holm) },
-          { title: "Gained / lost", number: true, cell: (row) => (row.gained === undefined || row.gained === null ? null : `${count(row.gained)} / ${count(row.lost)}`) },
-          { title: "Detectable", number: true, cell: (row) => (row.detectable ? percent(row.detectable) : null) },
-          { title: "Pairs", number: true, cell: scored },
+          name("Benchmark", (row) => row.benchmark ?? `average ${row.average}`),
+          number("Base", (row) => percent(row.base_value)),
+          number("Run", (row) => percent(row.run_value)),
+          number("Difference", difference),
+          number("p", (row) => chance(row.p)),
+          number("p, Holm", (row) => chance(row.p_holm)),
+          number("Gained / lost", (row) => (row.gained === undefined || row.gained === null ? null : `${count(row.gained)} / ${count(row.lost)}`)),
+          number("Detectable", (row) => (row.detectable ? percent(row.detectable) : null)),
+          number("Pairs", scored),
         ],
-        rows: paired.comparisons,
+        rows: found.comparisons,
       }),
-      paired.without.map((one) => h("p", { class: "note" }, `${one.run} against ${one.base}: no item with a verdict of both on ${one.benchmarks.join(", ")}.`)));
+      found.without.map((one) => h("p", { class: "note" }, `${one.run} against ${one.base}: no item with a verdict of both on ${one.benchmarks.join(", ")}.`)),
+    ];
+  }
 
-    // ---- published ----
+  // ---- published ----
 
-    const beside = h("div", { id: "published-table" });
-    const wasRun = results.published.some((one) => one.comparisons.some((row) => row.why !== "not run"));
-    const chosen = { table: args.get("table") || results.published[0].title, only: args.get("only") || (wasRun ? "all" : "run") };
-    function published() {
-      const one = results.published.find((each) => each.title === chosen.table) || results.published[0];
-      const compared = one.comparisons.filter((row) => "value" in row);
-      const rows = chosen.only === "compared" ? compared : chosen.only === "run" ? one.comparisons.filter((row) => row.why !== "not run") : one.comparisons;
-      beside.replaceChildren(
-        h("p", { class: "note" }, `${count(compared.length)} of ${count(one.comparisons.length)} published figures can be compared with one of ours; ${count(compared.filter((row) => row.inside).length)} of these lie in our interval.`),
-        rows.length ? table({
-          caption: one.title,
-          about: "results",
-          group: (row) => row.base,
-          columns: [
-            { title: "Published row", head: true, cell: (row) => row.model },
-            { title: "Benchmark", cell: (row) => row.benchmark },
-            { title: "Our model", cell: (row) => row.ours },
-            { title: "Ours", number: true, cell: (row) => ("value" in row ? rate(row) : null) },
-            { title: "Published", number: true, cell: (row) => percent(row.published) },
-            { title: "Difference", number: true, cell: (row) => ("value" in row ? h("span", {}, signed(row.difference), row.inside ? "" : " *") : null) },
-            { title: "Not compared, because", cell: (row) => row.why ?? null },
-          ],
-          rows,
-        }) : h("p", {}, chosen.only === "run" ? "None of the paper's models was run." : "No figure is compared."));
-    }
-    const choose = (key) => (value) => {
-      chosen[key] = value;
-      report.note("results", Object.fromEntries(Object.entries(chosen).filter(([, each]) => each)));
-      published();
-    };
-    part(element, "published", "Beside the published figures",
+  const ROWS = { all: ["All published figures", () => true], run: ["Models that were run", (row) => row.why !== NOT_RUN], compared: ["Compared alone", (row) => "value" in row] };
+
+  function published(results, { chosen, choose }) {
+    const tables = results.published;
+    const state = { table: tables[0].title, only: tables.some((one) => one.comparisons.some(ROWS.run[1])) ? "all" : "run", ...chosen };
+    const place = h("div", { id: "published-table" });
+    const show = () => place.replaceChildren(...beside(tables.find((one) => one.title === state.table) || tables[0], state.only in ROWS ? state.only : "all"));
+    const select = (key, label, options) => report.select(label, options, state[key], (value) => {
+      state[key] = value;
+      choose(key, value);
+      show();
+    });
+    show();
+    return [
       h("p", { class: "lead" }, "A star stands where the published figure lies outside our interval. A figure is compared only where model, rows and kind of judge are those of the paper."),
-      h("div", { class: "filters" },
-        report.select("Table", results.published.map((one) => [one.title, one.title]), chosen.table, choose("table")),
-        report.select("Rows", [["all", "All published figures"], ["run", "Models that were run"], ["compared", "Compared alone"]], chosen.only, choose("only"))),
-      beside);
-    published();
+      h("div", { class: "filters" }, select("table", "Table", tables.map((one) => [one.title, one.title])), select("only", "Rows", Object.entries(ROWS).map(([key, [title]]) => [key, title]))),
+      place,
+    ];
+  }
 
-    // ---- judges ----
+  function beside(one, only) {
+    const compared = one.comparisons.filter(ROWS.compared[1]);
+    const rows = one.comparisons.filter(ROWS[only][1]);
+    const told = h("p", { class: "note" }, `${count(compared.length)} of ${count(one.comparisons.length)} published figures can be compared with one of ours; ${count(compared.filter((row) => row.inside).length)} of these lie in our interval.`);
+    if (!rows.length) return [told, h("p", {}, only === "run" ? "None of the paper's models was run." : "No figure is compared.")];
+    return [told, table({
+      caption: one.title,
+      about: "results",
+      group: (row) => row.base,
+      columns: [
+        name("Published row", (row) => row.model),
+        column("Benchmark", (row) => row.benchmark),
+        column("Our model", (row) => row.ours),
+        number("Ours", (row) => ("value" in row ? rate(row) : null)),
+        number("Published", (row) => percent(row.published)),
+        number("Difference", (row) => ("value" in row ? `${signed(row.difference)}${row.inside ? "" : " *"}` : null)),
+        column("Not compared, because", (row) => row.why ?? null),
+      ],
+      rows,
+    })];
+  }
 
-    const pairs = h("div", { id: "agreement" });
-    const scope = { by: args.get("by") || "benchmark" };
-    const scopes = {
-      benchmark: ["By benchmark", (row) => row.model === "all" && row.category === "all"],
-      model: ["By model", (row) => row.model !== "all" && row.category === "all"],
-      category: ["By category", (row) => row.category !== "all"],
-    };
-    function agree() {
-      const rows = agreement.pairs.filter(scopes[scope.by][1]);
-      pairs.replaceChildren(rows.length ? table({
-        caption: "Agreement of each two judges",
-        about: "results",
-        note: `Cohen's kappa with ${percent(agreement.confidence, 0)} % interval (bootstrap over prompts); “–” where one of them always says the same.`,
-        columns: [
-          { title: "Judges", head: true, cell: (row) => `${row.first}, ${row.second}` },
-          { title: "On whether the answer is", cell: (row) => row.question },
-          { title: "Model", cell: (row) => row.model },
-          { title: "Benchmark", cell: (row) => row.benchmark },
-          ...(scope.by === "category" ? [{ title: "Category", cell: (row) => row.category }] : []),
-          { title: "Kappa", number: true, sort: (row) => row.kappa, cell: (row) => (row.kappa === null ? null : h("span", {}, h("span", { class: "value" }, row.kappa.toFixed(2)), row.low === null ? "" : [" ", small(`[${row.low.toFixed(2)}, ${row.high.toFixed(2)}]`)])) },
-          { title: "Agree, %", number: true, sort: (row) => row.agreement, cell: (row) => h("span", {}, percent(row.agreement), " ", small(`[${percent(row.agreement_low)}, ${percent(row.agreement_high)}]`)) },
-          { title: "Answers with both verdicts", number: true, cell: scored },
-        ],
-        rows,
-      }) : h("p", {}, "No two judges say the same kind of thing about the same answers."));
-    }
-    part(element, "judges", "Judges and agreement",
-      table({ caption: "Judges", about: "results", columns: [{ title: "Judge", head: true, cell: (row) => row.name }, { title: "Kind", cell: (row) => row.kind }, { title: "Who", cell: (row) => row.judge }, { title: "Is shown", cell: (row) => `the ${row.view}` }, { title: "Announced end of its model", cell: (row) => row.retires }], rows: results.judges }),
-      h("div", { class: "filters" }, report.select("Agreement", Object.entries(scopes).map(([key, [name]]) => [key, name]), scope.by, (value) => {
-        scope.by = value;
-        report.note("results", { by: value });
-        agree();
-      })),
-      pairs);
-    agree();
+  // ---- judges ----
 
-    // ---- ladder ----
+  const SCOPES = {
+    benchmark: ["By benchmark", (row) => row.model === ALL && row.category === ALL],
+    model: ["By model", (row) => row.model !== ALL && row.category === ALL],
+    category: ["By category", (row) => row.category !== ALL],
+  };
 
-    part(element, "ladder", "Protocol ladder",
-      results.ladder
-        ? [
-          h("p", { class: "lead" }, "From one protocol of evaluation to another, a change at a time; each step against the one before on the same items."),
-          h("div", { class: "charts" }, results.ladder.charts.map((one) => chart(one, { about: "results" }))),
-          table({
-            caption: results.ladder.title,
-            about: "results",
-            group: (row) => `${row.model}, ${row.benchmark}`,
-            columns: [
-              { title: "Step", head: true, cell: (row) => row.step },
-              { title: "Rate", number: true, cell: rate },
-              { title: "Difference to the step before", number: true, cell: (row) => (row.difference ? h("span", {}, h("span", { class: "value" }, signed(row.difference.value)), h("br"), small(`[${signed(row.difference.low)}, ${signed(row.difference.high)}]`)) : row.before ? small(row.why) : null) },
-              { title: "p", number: true, cell: (row) => (row.difference ? p(row.difference.p) : null) },
-              { title: "Pairs", number: true, cell: (row) => (row.difference ? scored(row.difference) : null) },
-              { title: "Judged by", cell: (row) => row.judged.join("; ") },
-            ],
-            rows: [...results.ladder.rungs],
-          }),
-        ]
-        : h("p", {}, "Not run: ladder.models in params.yaml names no model."));
-
-    // ---- stability ----
-
-    const { stability } = results;
-    part(element, "stability", "Stability of the selection",
-      h("p", { class: "lead" }, `How much of the ${count(stability.kept)} chosen rows stays when the marks or the order of rows change a little; ${count(stability.full_marks)} rows have full marks.`),
+  function judges(results, { agreement, chosen, choose }) {
+    const place = h("div", { id: "agreement" });
+    const show = (by) => place.replaceChildren(agree(agreement, by in SCOPES ? by : "benchmark"));
+    show(chosen.by);
+    return [
       table({
-        caption: stability.title,
-        about: "data",
+        caption: "Judges",
+        about: "results",
+        columns: [name("Judge", (row) => row.name), column("Kind", (row) => row.kind), column("Who", (row) => row.judge), column("Is shown", (row) => `the ${row.view}`), column("Announced end of its model", (row) => row.retires)],
+        rows: results.judges,
+      }),
+      h("div", { class: "filters" }, report.select("Agreement", Object.entries(SCOPES).map(([key, [title]]) => [key, title]), chosen.by || "benchmark", (by) => {
+        choose("by", by);
+        show(by);
+      })),
+      place,
+    ];
+  }
+
+  function agree(agreement, by) {
+    const rows = agreement.pairs.filter(SCOPES[by][1]);
+    if (!rows.length) return h("p", {}, "No two judges say the same kind of thing about the same answers.");
+    const kappa = (row) => (row.kappa === null ? null : h("span", {}, strong(row.kappa.toFixed(2)), row.low !== null && [" ", small(`[${row.low.toFixed(2)}, ${row.high.toFixed(2)}]`)]));
+    return table({
+      caption: "Agreement of each two judges",
+      about: "results",
+      note: `Cohen's kappa with ${percent(agreement.confidence, 0)} % interval (bootstrap over prompts); “–” where one of them always says the same.`,
+      columns: [
+        name("Judges", (row) => `${row.first}, ${row.second}`),
+        column("On whether the answer is", (row) => row.question),
+        column("Model", (row) => row.model),
+        column("Benchmark", (row) => row.benchmark),
+        ...(by === "category" ? [column("Category", (row) => row.category)] : []),
+        number("Kappa", kappa, { sort: (row) => row.kappa }),
+        number("Agree, %", (row) => h("span", {}, percent(row.agreement), " ", small(`[${percent(row.agreement_low)}, ${percent(row.agreement_high)}]`)), { sort: (row) => row.agreement }),
+        number("Answers with both verdicts", scored),
+      ],
+      rows,
+    });
+  }
+
+  // ---- ladder, stability, losses ----
+
+  function ladder({ ladder: found }) {
+    if (!found) return h("p", {}, "Not run: ladder.models in params.yaml names no model.");
+    return [
+      h("p", { class: "lead" }, "From one protocol of evaluation to another, a change at a time; each step against the one before on the same items."),
+      h("div", { class: "charts" }, found.charts.map((one) => chart(one, { about: "results" }))),
+      table({
+        caption: found.title,
+        about: "results",
+        group: (row) => `${row.model}, ${row.benchmark}`,
         columns: [
-          { title: "Change", head: true, cell: (row) => row.change },
-          { title: "Trials", number: true, cell: (row) => count(row.trials) },
-          { title: "Of the chosen rows, stay, %", number: true, cell: (row) => h("span", {}, h("span", { class: "value" }, percent(row.share.mean)), row.trials > 1 ? [" ", small(`[${percent(row.share.low)}, ${percent(row.share.high)}]`)] : "") },
-          { title: "By chance, %", number: true, cell: (row) => percent(row.chance) },
-          { title: "Jaccard", number: true, cell: (row) => row.jaccard.mean.toFixed(3) },
+          name("Step", (row) => row.step),
+          number("Rate", rate),
+          number("Difference to the step before", (row) => (row.difference ? difference(row.difference) : row.before ? small(row.why) : null)),
+          number("p", (row) => row.difference && chance(row.difference.p)),
+          number("Pairs", (row) => row.difference && scored(row.difference)),
+          column("Judged by", (row) => row.judged.join("; ")),
         ],
-        rows: stability.changes,
-      }));
+        rows: found.rungs,
+      }),
+    ];
+  }
 
-    // ---- losses ----
+  function stability({ stability: found }) {
+    const spread = (row) => h("span", {}, strong(percent(row.share.mean)), row.trials > 1 && [" ", small(`[${percent(row.share.low)}, ${percent(row.share.high)}]`)]);
+    return [
+      h("p", { class: "lead" }, `How much of the ${count(found.kept)} chosen rows stays when the marks or the order of rows change a little; ${count(found.full_marks)} rows have full marks.`),
+      table({
+        caption: found.title,
+        about: "data",
+        columns: [name("Change", (row) => row.change), number("Trials", (row) => count(row.trials)), number("Of the chosen rows, stay, %", spread), number("By chance, %", (row) => percent(row.chance)), number("Jaccard", (row) => row.jaccard.mean.toFixed(3))],
+        rows: found.changes,
+      }),
+    ];
+  }
 
-    part(element, "losses", "Loss curves",
-      results.losses
-        ? chart(results.losses, { table: table({ caption: "First and last loss", columns: [{ title: "Run", head: true, cell: (row) => row.run }, { title: "Updates", number: true, cell: (row) => count(row.updates) }, { title: "First", number: true, cell: (row) => row.first.toFixed(3) }, { title: "Last", number: true, cell: (row) => row.last.toFixed(3) }], rows: results.losses.rows }), about: "results" })
-        : h("p", {}, "Nothing was fine-tuned."));
-  },
-});
+  function losses({ losses: found }) {
+    if (!found) return h("p", {}, "Nothing was fine-tuned.");
+    return chart(found, {
+      about: "results",
+      table: table({
+        caption: "First and last loss",
+        columns: [name("Run", (row) => row.run), number("Updates", (row) => count(row.updates)), number("First", (row) => row.first.toFixed(3)), number("Last", (row) => row.last.toFixed(3))],
+        rows: found.rows,
+      }),
+    });
+  }
+})();
