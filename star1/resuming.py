@@ -32,6 +32,7 @@ CODE = (
     "adapters",
     "chat",
     "checkpoints",
+    "decoding",
     "losses",
     "norms",
     "packing",

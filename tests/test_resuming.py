@@ -254,7 +254,20 @@ def test_the_code_of_a_state_is_all_that_training_imports() -> None:
     """A module that is missing in the list could change and an old state would be used all the same."""
     harmless = {"errors", "launching", "peers", "progress", "records", "resuming", "threads"}
     harmless |= {"runs"}  # what it gives are settings, which are in the key themselves
-    harmless |= {"energy", "flops", "memory", "finetuning", "metering", "rooms", "shapes", "trackers", "gpus", "status"}
+    harmless |= {
+        "energy",
+        "flops",
+        "memory",
+        "finetuning",
+        "metering",
+        "rooms",
+        "shapes",
+        "trackers",
+        "gpus",
+        "status",
+        "boards",
+        "nodes",
+    }
     found = {Path(path).stem for path in code("finetune", ROOT) if path.startswith("star1/")}
     assert set(resuming.CODE) == found - harmless
 
