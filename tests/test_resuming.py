@@ -233,11 +233,27 @@ def test_what_a_kill_left_half_written_is_cleared(place: Path, tmp_path: Path) -
 
 def test_the_code_of_a_state_is_all_that_training_imports() -> None:
     """A module that is missing in the list could change and an old state would be used all the same."""
-    harmless = {"errors", "launching", "peers", "progress", "records", "resuming", "threads"}
+    harmless = {"boards", "errors", "launching", "nodes", "peers", "progress", "records", "resuming", "threads"}
     harmless |= {"runs"}  # what it gives are settings, which are in the key themselves
     harmless |= {"energy", "flops", "memory", "finetuning", "metering", "rooms", "shapes", "trackers"}
     found = {Path(path).stem for path in code("finetune", ROOT) if path.startswith("star1/")}
     assert set(resuming.CODE) == found - harmless
+
+
+def test_signals_that_come_together_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C reaches every process of a terminal, and a launcher passes its own on: the second one ended the run unsaved."""
+    ended: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
+    try:
+        with resuming.signals("stage") as heard:
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert (heard, ended) == ([signal.SIGTERM], [])
+            monkeypatch.setattr(resuming, "TOGETHER_S", 0.0)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert (heard, ended) == ([signal.SIGTERM], [signal.SIGTERM])
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_tied_weights_are_saved_once_and_stay_tied(tmp_path: Path) -> None:
