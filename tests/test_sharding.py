@@ -235,7 +235,7 @@ def test_all_end_when_one_has_no_memory_left(ways: Ways) -> None:
     ],
 )
 def test_what_the_launcher_tells(status: int, told: str) -> None:
-    assert f"finetune run: {told}" in str(launching._failed("finetune run", 4, 1, SimpleNamespace(exitcode=status)))
+    assert f"finetune run: {told}" in str(launching._failed("finetune run", 4, 1, status))
 
 
 @pytest.mark.parametrize(
