@@ -27,9 +27,10 @@ from star1.sharding import Whole
 
 STATE = "state.json"
 KEPT = 2
+# A scheduler sends its signal to every process of a job, and one that started others passes it on to them: both are one.
+SAME_SIGNAL_S = 2.0
 # Modules that decide what training gives; a test holds them against what star1.sft imports.
 CODE = ("adapters", "chat", "checkpoints", "losses", "packing", "recipe", "rendering", "sft", "sharding", "training")
-TOGETHER_S = 3.0  # signals within this time are one
 BYTES_PER_WEIGHT = 12  # float32 weights and the two moments of AdamW
 
 
@@ -223,22 +224,19 @@ def memory_told(stage: str, pack_tokens: int, checkpointing: bool) -> Iterator[N
 
 @contextlib.contextmanager
 def signals(stage: str) -> Iterator[list[int]]:
-    """Collect SIGTERM and Ctrl-C in a list instead of dying of them; a second one, later, is not collected.
-
-    A terminal and a scheduler send theirs to every process, and each launcher passes its own on: what comes together is one.
-    """
+    """Collect SIGTERM and Ctrl-C in a list instead of dying of them; a second one ends the process, as it would without this."""
     heard: list[int] = []
     before: dict[int, Any] = {}
-    first = 0.0
+    until = 0.0
 
     def note(number: int, _frame: Any) -> None:
-        nonlocal first
+        nonlocal until
         if heard:
-            if time.monotonic() - first > TOGETHER_S:
+            if time.monotonic() > until:
                 give_back()
                 os.kill(os.getpid(), number)
             return
-        first = time.monotonic()
+        until = time.monotonic() + SAME_SIGNAL_S
         heard.append(number)
         peers.tell_once(
             f"{stage}: {signal.Signals(number).name}: finishes the update and saves; a second signal ends it at once"

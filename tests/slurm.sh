@@ -18,6 +18,11 @@ die() { echo "error: tests/slurm.sh: $*" >&2; exit 1; }
 is_up() { [ -f "$home/slurm.conf" ] && timeout 5 sinfo -h >/dev/null 2>&1; }
 nodes_up() { sinfo -N -h -p cpu -o '%N %T' 2>/dev/null | grep -cE ' (idle|mixed|allocated|completing)$' || true; }
 
+wait_for_nodes() {
+    for _ in $(seq 100); do [ "$(nodes_up)" -ge "$1" ] && return || sleep 0.1; done
+    return 1
+}
+
 # Processes that our daemons wrote down, and which still are what they were.
 daemons() {
     local file pid
@@ -96,7 +101,7 @@ CONF
 
 up() {
     if is_up; then
-        [ "$(nodes_up)" -ge "$1" ] || die "it is up with $(nodes_up) working nodes, and $1 were asked for; take it down first"
+        wait_for_nodes "$1" || die "it is up with $(nodes_up) working nodes, and $1 were asked for; take it down first"
         sinfo -N -o '%N %P %T %c %m %G'
         return
     fi
@@ -112,8 +117,7 @@ up() {
         --log-file="$home/munged.log" --seed-file="$home/munged.seed" --num-threads=2
     slurmctld -f "$home/slurm.conf"
     for node in $(seq "$1"); do slurmd -f "$home/slurm.conf" -N "node$node"; done
-    for _ in $(seq 100); do [ "$(nodes_up)" -ge "$1" ] && break || sleep 0.1; done
-    if [ "$(nodes_up)" -lt "$1" ]; then
+    if ! wait_for_nodes "$1"; then
         tail -n 5 "$home"/*.log >&2
         down
         die "its nodes did not come up; what its daemons said stands above"

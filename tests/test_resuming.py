@@ -133,6 +133,25 @@ def test_a_stopped_run_saves_says_how_to_go_on_and_goes_on(
     same(tmp_path, undisturbed)
 
 
+def test_a_signal_that_comes_twice_at_once_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a scheduler, which sends it to all processes, and from the process that started this one."""
+    ended: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
+    try:
+        with resuming.signals("test") as heard:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert (heard, ended) == ([signal.SIGTERM], [])
+        monkeypatch.setattr(resuming, "SAME_SIGNAL_S", 0.01)
+        with resuming.signals("test") as heard:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert (heard, ended) == ([signal.SIGTERM], [signal.SIGTERM])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class Stopping(resuming.States):
     """States that stop the run as a signal would, after so many updates, without a process of its own."""
 
@@ -238,22 +257,6 @@ def test_the_code_of_a_state_is_all_that_training_imports() -> None:
     harmless |= {"energy", "flops", "memory", "finetuning", "metering", "rooms", "shapes", "trackers"}
     found = {Path(path).stem for path in code("finetune", ROOT) if path.startswith("star1/")}
     assert set(resuming.CODE) == found - harmless
-
-
-def test_signals_that_come_together_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C reaches every process of a terminal, and a launcher passes its own on: the second one ended the run unsaved."""
-    ended: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
-    try:
-        with resuming.signals("stage") as heard:
-            for _ in range(3):
-                os.kill(os.getpid(), signal.SIGTERM)
-            assert (heard, ended) == ([signal.SIGTERM], [])
-            monkeypatch.setattr(resuming, "TOGETHER_S", 0.0)
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert (heard, ended) == ([signal.SIGTERM], [signal.SIGTERM])
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def test_tied_weights_are_saved_once_and_stay_tied(tmp_path: Path) -> None:

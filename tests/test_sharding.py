@@ -278,13 +278,13 @@ def test_processes_are_started_where_nobody_else_did(monkeypatch: pytest.MonkeyP
     assert launching.threads_each(8, 1) == 1
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("tiny", (4, 0)), ("hub", (4, 4))])
+@pytest.mark.parametrize(("kind", "expected"), [("tiny", (4, False)), ("hub", (4, True))])
 def test_threads_and_gpus_of_a_job_follow_from_its_processes(kind: str, expected: tuple[int, int]) -> None:
     values = params.read_yaml(ROOT / "params.yaml")
     values["finetune"]["settings"]["processes"] = 4
     values["fetch"]["models"]["tiny"]["kind"] = kind
     inputs, wildcards = Inputs(Params(values)), SimpleNamespace(run="star1")
-    assert (inputs.processes(wildcards), inputs.gpus(wildcards)) == expected
+    assert (inputs.processes(wildcards), inputs.run_on_gpu(wildcards)) == expected
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,11 @@ All runs go on side by side, since each of them mostly waits: for the queue, for
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ import yaml
 from benchmarks import stages
 from star1.records import read_json, read_rows, write_rows
 from tests import micro
-from tests.cluster import ask, jobs, slurm, wait_until
+from tests.cluster import ask, jobs, resume, slurm, wait_until
 from tests.conftest import ROOT
 from tests.faultserver import Running, running
 from tests.test_default_run import SMALL, copy_project
@@ -35,6 +34,7 @@ KEY = "sk-never-to-be-seen-4711"
 PROFILE = ("--workflow-profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "3")
 NODES = 4  # one for most runs, one that goes down, and two for a run of which one is drained
 SLOTS = 8
+TARGETS = ("data/star1.jsonl", "results/judgements/tiny/xstest.jsonl")
 # Put into every Python process of a job: takes memory for good, a while after the stage has begun to ask.
 LEAK = """
 import os, sys, threading, time
@@ -67,10 +67,15 @@ class Run:
                 text=True,
             )
 
-    def wait(self, timeout_s: float = 400) -> int:
+    def wait(self, timeout_s: float = 900) -> int:
         """Its exit status."""
         assert self.process
         return self.process.wait(timeout=timeout_s)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether Snakemake has."""
+        return self.process is None or self.process.poll() is not None
 
     @property
     def told(self) -> str:
@@ -84,7 +89,8 @@ class Run:
 
     def wait_asked(self, count: int) -> None:
         """Until so many requests came."""
-        wait_until(lambda: len(self.items) >= count, f"{count} requests of {self.folder.name}")
+        wait_until(lambda: len(self.items) >= count or self.has_ended, f"{count} requests of {self.folder.name}")
+        assert not self.has_ended, self.told[-4000:]
 
     def running_job(self, among: str = "") -> str:
         """The id of its job that runs."""
@@ -100,8 +106,10 @@ class Run:
     def end(self) -> None:
         """Stop it, with its jobs, if it still is on its way."""
         if self.process and self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.kill()
             self.process.wait(timeout=60)
+            for number in jobs(self.folder, "PENDING,RUNNING"):
+                ask("scancel", number)
 
 
 def set_params(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -113,6 +121,7 @@ def set_params(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 def small_project(folder: Path) -> Path:
     """The project without git and DVC."""
+    folder.mkdir()
     for name in PARTS:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -121,7 +130,7 @@ def small_project(folder: Path) -> Path:
     return folder
 
 
-def reasoning(folder: Path, served: Running, rows: int, **need: int) -> Run:
+def reasoning(folder: Path, served: Running, rows: int, more: float = 1.0, **need: int) -> Run:
     """A folder in which the stage `reason` is to be run, on rows that are there, asking an endpoint with a key."""
     small_project(folder)
 
@@ -129,7 +138,7 @@ def reasoning(folder: Path, served: Running, rows: int, **need: int) -> Run:
         endpoint = {"provider": "openai", "model": "m", "label": "m", "base_url": served.url, "slots": SLOTS}
         values["llm"]["endpoints"]["paid"] = {**endpoint, "key": "STAR1_TEST_KEY"}
         values["llm"]["roles"]["teacher"] = "paid"
-        values["resources"] |= {"jobs": {"reason": {"mem_mb": 1500, **need}}, "more": 1.0}
+        values["resources"] |= {"jobs": {"reason": {"mem_mb": 1000, **need}}, "more": more}
 
     set_params(folder, change)
     write_rows(folder / "data/categorized.jsonl", stages.rows(rows, folder.name))
@@ -197,10 +206,10 @@ def runs(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
         def serve(name: str, *wait: str) -> Running:
             return stack.enter_context(running(root / f"{name}.asked", "--wait", *wait))
 
-        late = reasoning(root / "late", serve("late", "4", "5"), 200, runtime=1)
-        cancelled = reasoning(root / "cancelled", serve("cancelled", "0.6", "1.2"), 120)
+        late = reasoning(root / "late", serve("late", "4", "5"), 170, more=3.0, runtime=1)
+        cancelled = reasoning(root / "cancelled", serve("cancelled", "1", "2"), 120)
         leaking = reasoning(root / "leaking", serve("leaking", "0.6", "1.2"), 120, mem_mb=600)
-        moved = reasoning(root / "moved", serve("moved", "0.6", "1.2"), 120)
+        moved = reasoning(root / "moved", serve("moved", "1", "2"), 120)
         trained = training(root / "trained")
         whole = Run(root / "whole")
         copy_project(whole.folder)
@@ -219,18 +228,17 @@ def _go(all_of: Runs, root: Path) -> None:
     (root / "leak/sitecustomize.py").write_text(LEAK)
     reason(all_of.late)
     elsewhere = ("--default-resources", "gpu_as=gpu", "slurm_extra='--exclude=node[1-2]'")
-    all_of.whole.start(*elsewhere, "--", "models/star1/manifest.json", "results/judgements/star1/xstest.jsonl")
+    all_of.whole.start(*elsewhere, "--", *TARGETS)
     reason(all_of.cancelled)
     reason(all_of.moved, without="node1,node[3-4]")
     all_of.trained.start("--set-resources", "finetune:slurm_extra='--exclude=node[2-4]'", "--allowed-rules", "finetune",
                          "--", "models/star1/manifest.json")  # fmt: skip
     python_path = f"{all_of.leaking.folder}{os.pathsep}{root / 'leak'}"
     reason(all_of.leaking, PYTHONPATH=python_path, LEAK_MB="500")
-    threads = [threading.Thread(target=act, args=(all_of,)) for act in (_cancel, _move, _drain, _stop_training)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    acts = (_cancel, _move, _drain, _stop_training)
+    with ThreadPoolExecutor(len(acts)) as pool:
+        for done in [pool.submit(act, all_of) for act in acts]:
+            done.result()
     for name in ("cancelled", "late", "leaking", "moved", "trained", "whole"):
         run = getattr(all_of, name)
         assert run.wait() == 0, f"{name}: {run.told[-4000:]}"
@@ -253,7 +261,10 @@ def _move(all_of: Runs) -> None:
     job = run.running_job()
     ask("scontrol", "update", "nodename=node2", "state=down", "reason=test")
     wait_until(lambda: jobs(run.folder)[job]["state"] != "RUNNING", "the job to leave its node", 60)
-    ask("scontrol", "update", "nodename=node2", "state=resume")
+    resume("node2")
+    # Slurm would wait for two minutes.
+    wait_until(lambda: jobs(run.folder)[job]["state"] == "PENDING", "the job to be in the queue again", 120)
+    ask("scontrol", "update", f"jobid={job}", "StartTime=now")
 
 
 def _drain(all_of: Runs) -> None:
@@ -288,20 +299,18 @@ def test_the_workflow_runs_through_the_queue(runs: Runs) -> None:
     assert sorted(found) == sorted(
         [
             *(f"rule_{name}" for name in ("collect", "categorize", "reason", "score", "curate")),
-            "rule_fetch_model_wildcards_tiny",
-            *(f"rule_{name}_wildcards_star1" for name in ("finetune", "generate", "judge")),
+            *(f"rule_{name}_wildcards_tiny" for name in ("fetch_model", "generate", "judge")),
         ]
     )
     assert set(ended(runs.whole)) == {"COMPLETED"}
-    targets = ("models/star1/manifest.json", "results/judgements/star1/xstest.jsonl")
-    assert "Nothing to be done" in run_in(runs.whole.folder, "snakemake", "-n", "--", *targets)
+    assert "Nothing to be done" in run_in(runs.whole.folder, "snakemake", "-n", "--", *TARGETS)
 
 
 def test_a_drained_node_gets_no_further_jobs_and_its_own_ends(runs: Runs) -> None:
     nodes = [job["node"] for job in jobs(runs.whole.folder).values()]
     last = max(place for place, node in enumerate(nodes) if node == runs.drained)
     assert set(nodes[last + 1 :]) == {"node3", "node4"} - {runs.drained}
-    assert len(nodes) - last > 4
+    assert len(nodes) - last > 3
 
 
 def test_hooks_run_in_the_head_and_not_in_its_jobs(runs: Runs) -> None:
@@ -320,9 +329,12 @@ def test_a_cancelled_job_goes_on_and_pays_nothing_twice(runs: Runs) -> None:
 
 
 def test_a_job_out_of_time_gets_more_of_it_and_pays_nothing_twice(runs: Runs) -> None:
+    """On a busy machine it may take a third try."""
     found = list(jobs(runs.late.folder).values())
-    assert [(job["state"], job["limit"]) for job in found] == [("TIMEOUT", "1:00"), ("COMPLETED", "2:00")]
-    assert paid(runs.late) == (200, 0)
+    assert [job["limit"] for job in found] == ["1:00", "4:00", "7:00"][: len(found)]
+    assert [job["state"] for job in found] == ["TIMEOUT"] * (len(found) - 1) + ["COMPLETED"]
+    assert len(found) > 1
+    assert paid(runs.late) == (170, 0)
 
 
 def test_a_job_out_of_memory_gets_more_of_it(runs: Runs) -> None:
