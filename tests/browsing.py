@@ -66,7 +66,7 @@ class Visit:
             chart.scroll_into_view_if_needed()
             self.page.wait_for_selector(".chart[data-drawn], .chart .fault")
         self.page.wait_for_function(
-            "document.querySelectorAll('.chart').length === document.querySelectorAll('.chart[data-drawn]').length"
+            "() => document.querySelectorAll('.chart').length === document.querySelectorAll('.chart[data-drawn]').length"
         )
 
     def foreign(self) -> list[str]:
