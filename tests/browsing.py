@@ -64,10 +64,17 @@ class Visit:
         """Wait until every chart is drawn: they are when they come near to what is seen."""
         for chart in self.page.locator(".chart").all():
             chart.scroll_into_view_if_needed()
-            self.page.wait_for_selector(".chart[data-drawn], .chart .fault")
-        self.page.wait_for_function(
-            "() => document.querySelectorAll('.chart').length === document.querySelectorAll('.chart[data-drawn]').length"
+        self.until(
+            "document.querySelectorAll('.chart').length === document.querySelectorAll('.chart[data-drawn]').length"
         )
+
+    def until(self, claim: str) -> None:
+        """Wait until a claim holds in the page (Playwright's own way is text run as code, which the page refuses)."""
+        for _ in range(600):
+            if self.page.evaluate(claim):
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"not so after 30 s: {claim}")
 
     def foreign(self) -> list[str]:
         """Addresses outside the report's folder that were asked for."""

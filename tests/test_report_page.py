@@ -446,7 +446,7 @@ def test_light_and_dark_by_the_system_and_by_the_button(opened: Any, report: Pat
     dark, dark_text = page.evaluate(ground), page.evaluate(fill)
     page.click("#theme")
     assert page.locator("#theme").inner_text() == "Theme: light"
-    page.wait_for_function(f"() => {fill} !== {json.dumps(dark_text)}")
+    made.until(f"{fill} !== {json.dumps(dark_text)}")
     light = page.evaluate(ground)
     assert light != dark
     page = made.go("overview")  # kept for the next time

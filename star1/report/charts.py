@@ -119,7 +119,7 @@ def coloured(field: str, names: Sequence[str], shown: Sequence[str]) -> alt.Colo
 
 def legend(names: Sequence[str], shown: Sequence[str]) -> alt.Legend | None:
     """The legend of a chart, where there is something to be told apart."""
-    return alt.Legend(orient="top", columns=3, values=list(shown)) if len(names) > 1 else None
+    return alt.Legend(orient="top", columns=3, values=list(shown)) if 1 < len(shown) <= 2 * COLOURS else None
 
 
 def dots(
