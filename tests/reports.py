@@ -7,7 +7,7 @@ whatever could harm a page.
 import itertools
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ HOSTILE = (
     "a long line " * 9000,
     "\ud83d\ude00 \x07 \x00 bell and null".encode("utf-16", "surrogatepass").decode("utf-16"),
 )
+LONG = 10_000
 DAY = "2031-05-17"
 HOSTED: Mapping[str, Any] = {"provider": "openai", "base_url": "http://secret.example:9/v1", "key": "A_KEY", "slots": 4}
 LADDER_STEPS = ("as it was", "as it is")
@@ -36,6 +37,8 @@ MATCHED = re.compile(r" (source|benchmark) (\S+)$")
 def question(name: str, row: int) -> str:
     """The text of a row of a set: a plain one, or something hostile now and then."""
     harm = HOSTILE[row // 3 % len(HOSTILE)] if row % 3 == 1 else ""
+    if len(harm) > LONG and row > 3 * len(HOSTILE):  # one in each set will do
+        harm = ""
     return f"{name} asks about thing {row} {harm}".rstrip(" ")
 
 
@@ -66,8 +69,29 @@ def _sets(root: Path, params: Mapping[str, Any], funnel: Row) -> None:
         rows = [{"question": question(name, row), "source": name, "row": row} for row in range(counts["rows"])]
         write_rows(root / f"data/sources/{name}.jsonl", rows)
     for name in {*params["generate"]["benchmarks"], *params["collect"]["benchmarks"]}:
-        rows = [{"id": f"{name}-{row}", "question": question(name, row), "benchmark": name} for row in range(80)]
+        about = {"benchmark": name, "purpose": params["fetch"]["benchmarks"][name]["purpose"]}
+        rows = [{"id": f"{name}-{row}", "question": question(name, row), **about} for row in range(80)]
         write_rows(root / f"data/benchmarks/{name}.jsonl", rows)
+        if name in params["generate"]["benchmarks"]:
+            _answers(root, params["generate"]["models"], rows[:4])
+
+
+def _answers(root: Path, models: Sequence[str], rows: Sequence[Row]) -> None:
+    """Answers of all models to a few rows of a benchmark, and a judge's word on each."""
+    for model in models:
+        made = {"sample": 0, "response": "No.", "thinking": None, "answer": "No.", "finish_reason": "stop"}
+        judged = {
+            "sample": 0,
+            "name": "refusal",
+            "kind": "refusal",
+            "view": "answer",
+            "primary": True,
+            "unscored": None,
+        }
+        judged |= {"verdict": "full_refusal", "judge": "Model <b>M</b>", "retires": None}
+        place = f"{model}/{rows[0]['benchmark']}.jsonl"
+        write_rows(root / f"results/generations/{place}", [row | made for row in rows])
+        write_rows(root / f"results/judgements/{place}", [row | judged for row in rows])
 
 
 def _reference(kind: str, name: str, row: int) -> Row:

@@ -84,7 +84,7 @@ def test_only_declared_artifacts_are_read(run: Run) -> None:
 
 def test_files_of_the_page_and_their_code_are_inputs_of_the_rule() -> None:
     shown = {name.rpartition("/")[2] for name in page_files()}
-    named = re.findall(r'(?:src|href)="([\w.]+)"', (ROOT / "star1/report/page/index.html").read_text())
+    named = re.findall(r'(?:src|href)="([\w.-]+)"', (ROOT / "star1/report/page/index.html").read_text())
     assert set(named) < shown
     assert {"index.html"} | set(named) == shown
     assert {"star1/report/charts.py", "star1/report/funnel.py"} < set(code("report", ROOT))

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.browsing import READY, Visit, browser
 from tests.conftest import ROOT
 from tests.reports import DAY, HOSTILE, LADDER_STEPS, add_ladder, hosted, made_again, make_run, question
 
-SECTIONS = ("overview", "funnel", "data", "results")
+SECTIONS = ("overview", "funnel", "data", "results", "transcripts")
 MOST_BYTES = 5_000_000
 CELLS = """table => [...table.rows].map((row) =>
   [...row.cells].map((cell) => cell.innerText.replace(/\\s+/g, " ").trim()))"""
@@ -113,7 +114,9 @@ def test_every_link_of_the_page_leads_somewhere(visit: Visit) -> None:
         assert target in SECTIONS, link
         visit.page.evaluate("link => { location.hash = link; }", link)
         visit.page.wait_for_selector(f"main:not([aria-busy]) .section-{target}")
-        assert not query or visit.page.locator(f"#{dict([query.split('=')])['at']}").is_visible(), link
+        place = parse_qs(query).get("at")
+        assert not place or visit.page.locator(f"#{place[0]}").is_visible(), link
+        assert not visit.page.locator("main .fault").count(), link
     assert (visit.foreign(), visit.faults) == ([], [])
 
 
