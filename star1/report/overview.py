@@ -36,7 +36,7 @@ def page(run: Run) -> Row:
     return {
         "banner": standins.banner(items),
         "standIn": standins.marks(items),
-        "made": f"Made by the stage `report` of STAR-1 at {told}, from the artifacts of one run. No request leaves this page.",
+        "made": f"Made by STAR-1 at {told}, from the artifacts of one run. No request leaves this page.",
     }
 
 

@@ -107,7 +107,7 @@
     if (!group) return;
     const more = group.shown < group.rows ? `, examples spread evenly over ${plural(group.rows, "row")}` : "";
     await paged({
-      place, move, id: "examples-title", title: `${steps.get(group.step)}: ${group.reason}`, pages: group.pages, page: Number(state.page),
+      place, move, id: "examples-title", title: `${steps.get(group.step)}: ${group.reason}`, note: state.source && Object.keys(group.sources).length > 1 ? "Of all prompt sets together." : null, pages: group.pages, page: Number(state.page),
       told: (page) => `Rows ${range(funnel, page, group.shown)} shown${more}`,
       rows: (page) => {
         state.set({ page: String(page) });
