@@ -20,6 +20,7 @@ from star1.errors import Star1Error
 from star1.records import read_json, write_rows
 from star1.workflow.inputs import Inputs
 from star1.workflow.lookups import Params
+from star1.workflow.needs import Needs
 from tests import spread
 from tests.conftest import ROOT
 from tests.micro import ROWS, checkpoint, fresh_accelerate, small_settings
@@ -278,13 +279,14 @@ def test_processes_are_started_where_nobody_else_did(monkeypatch: pytest.MonkeyP
     assert launching.threads_each(8, 1) == 1
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("tiny", (4, False)), ("hub", (4, True))])
+@pytest.mark.parametrize(("kind", "expected"), [("tiny", (4, 0)), ("hub", (4, 4))])
 def test_threads_and_gpus_of_a_job_follow_from_its_processes(kind: str, expected: tuple[int, int]) -> None:
     values = params.read_yaml(ROOT / "params.yaml")
     values["finetune"]["settings"]["processes"] = 4
     values["fetch"]["models"]["tiny"]["kind"] = kind
     inputs, wildcards = Inputs(Params(values)), SimpleNamespace(run="star1")
-    assert (inputs.processes(wildcards), inputs.run_on_gpu(wildcards)) == expected
+    needs = Needs(values["resources"], None)("finetune", lambda _: "star1", inputs.processes, inputs.run_on_gpu)
+    assert (inputs.processes(wildcards), needs["gpu"](wildcards) or 0) == expected
 
 
 @pytest.mark.parametrize(
