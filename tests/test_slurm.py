@@ -262,7 +262,7 @@ def _move(all_of: Runs) -> None:
     ask("scontrol", "update", "nodename=node2", "state=down", "reason=test")
     wait_until(lambda: jobs(run.folder)[job]["state"] != "RUNNING", "the job to leave its node", 60)
     resume("node2")
-    # It starts again after two minutes, which Slurm gives the node to end what it was at; told to start at once, it collides with itself.
+    # The job starts again after two minutes: the node has to end what it was at, and at once it would collide with itself.
 
 
 def _drain(all_of: Runs) -> None:
