@@ -45,7 +45,9 @@ class Visit:
 
     def __init__(self, opened: Any, folder: Path, **context: Any) -> None:
         self.folder, self.requests, self.faults = folder, list[str](), list[str]()
-        self.context = opened.new_context(**{"viewport": {"width": 1440, "height": 900}, **context})
+        self.context = opened.new_context(
+            **{"viewport": {"width": 1440, "height": 900}, "reduced_motion": "reduce", **context}
+        )
         self.page = self.context.new_page()
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on(

@@ -61,7 +61,8 @@ def _endpoints(params: Mapping[str, Any], names: str | list[str]) -> Iterator[st
     table = params["llm"]["endpoints"]
     for name in as_list(names):
         if table[name]["provider"] in PROVIDERS:
-            yield f"{table[name]['label']} ({PROVIDERS[table[name]['provider']]})"
+            label, told = table[name]["label"], PROVIDERS[table[name]["provider"]]
+            yield label if "no language model" in label else f"{label} ({told})"
 
 
 def _roles(params: Mapping[str, Any]) -> Iterator[Row]:

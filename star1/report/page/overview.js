@@ -129,7 +129,7 @@
       caption: "Model calls",
       note: "What the replies behind the present rows took, whenever they were asked for.",
       columns: [
-        stage, column("Who", (row) => row.label, { wide: true }), ...counted.map(([title, key]) => number(title, (row) => count(row[key]))),
+        name("Stage", (row) => h("span", {}, stage.cell(row), h("br"), h("small", {}, row.label))), ...counted.map(([title, key]) => number(title, (row) => count(row[key]))),
         number("Seconds a reply", (row) => row.mean_seconds), number("USD", (row) => fixed(row.usd, 2)),
       ],
       rows,
