@@ -15,7 +15,7 @@ PACKED = "star1_packed"  # name of our attention function in transformers' table
 # On the CPU, torch's fused attention takes several times as long for short sequences as a few matrix products do; these
 # keep the scores for the backward pass, so that the fused one takes the long ones.
 SHORT = 2048
-QUERIES = 256  # of a short sequence at a time: later keys are not even looked at
+QUERIES = 512  # of a short sequence at a time: later keys are not even looked at; fewer would be more, smaller steps
 
 
 def pack(examples: Sequence[Example], capacity: int) -> list[list[Example]]:
@@ -94,8 +94,10 @@ def packed_attention(
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     if query.is_cuda and not dropout and query.dtype in (torch.bfloat16, torch.float16) and (varlen := _varlen()):
         return varlen(query, key, value, ends, scale), None
+    if not dropout and not query.is_cuda and max(end - start for start, end in itertools.pairwise(ends)) <= SHORT:
+        return _short(query, key, value, ends, scale).transpose(1, 2).contiguous(), None
     parts = [
-        _short(query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], scale)
+        _short(query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], [0, end - start], scale)
         if not dropout and not query.is_cuda and end - start <= SHORT
         else functional.scaled_dot_product_attention(
             query[:, :, start:end],
@@ -111,60 +113,73 @@ def packed_attention(
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
 
 
-def _short(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
-    """Causal attention of one sequence by plain matrix products; shapes as in `packed_attention`, [1, heads, tokens, d]."""
+def _short(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: list[int], scale: float | None
+) -> torch.Tensor:
+    """Causal attention of sequences by plain matrix products; shapes as in `packed_attention`, [1, heads, tokens, d]."""
     _, heads, tokens, width = query.shape
     groups = key.shape[1]
     # The heads that share keys stand side by side as further queries: no key is copied.
     query = query.reshape(groups, heads // groups, tokens, width) * (width**-0.5 if scale is None else scale)
-    found: torch.Tensor = _Causal.apply(query, key[0], value[0])  # type: ignore[no-untyped-call]
+    found: torch.Tensor = _Causal.apply(query, key[0], value[0], ends)  # type: ignore[no-untyped-call]
     return found.reshape(1, heads, tokens, width)
 
 
 class _Causal(torch.autograd.Function):
-    """softmax(query @ key.T) @ value with each token seeing itself and what comes before it, by blocks of queries.
+    """softmax(query @ key.T) @ value, each token seeing itself and what comes before it in its sequence, by blocks of queries.
+
+    One function for the whole pack: the gradient of a slice would be as long as the pack, for each sequence.
 
     Shapes: query [groups, shared, tokens, d], key and value [groups, tokens, d].
     """
 
     @staticmethod
-    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        (groups, _, tokens, width), found, saved = query.shape, torch.empty_like(query), []
-        for start, end in _blocks(tokens):
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: list[int]) -> torch.Tensor:
+        (groups, _, _, width), found, saved = query.shape, torch.empty_like(query), []
+        for first, start, end in _blocks(ends):
             some = query[:, :, start:end].reshape(groups, -1, width)
-            scores = (some @ key[:, :end].transpose(1, 2)).view(groups, -1, end - start, end)
-            scores[..., start:].masked_fill_(_later(end - start), -torch.inf)
-            saved.append(scores.softmax(-1).view(groups, -1, end))
-            found[:, :, start:end] = (saved[-1] @ value[:, :end]).view(groups, -1, end - start, width)
+            scores = (some @ key[:, first:end].transpose(1, 2)).view(groups, -1, end - start, end - first)
+            scores[..., start - first :].masked_fill_(_later(end - start), -torch.inf)
+            saved.append(scores.softmax(-1).view(groups, -1, end - first))
+            found[:, :, start:end] = (saved[-1] @ value[:, first:end]).view(groups, -1, end - start, width)
         ctx.save_for_backward(query, key, value, found, *saved)
+        ctx.ends = ends
         return found
 
     @staticmethod
-    def backward(ctx: Any, *above: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def backward(ctx: Any, *above: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, found, *saved = ctx.saved_tensors
-        slopes = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        groups, _, tokens, width = query.shape
-        inner = (above[0] * found).sum(-1, keepdim=True)
-        for (start, end), weights in zip(_blocks(tokens), saved, strict=True):
+        slopes = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        groups, _, _, width = query.shape
+        inner, done = (above[0] * found).sum(-1, keepdim=True), -1
+        # From the last block of a sequence, which sees all its keys, to the first: what it writes the others add to.
+        for (first, start, end), weights in zip(reversed(_blocks(ctx.ends)), reversed(saved), strict=True):
             parts = (
                 tensor[:, :, start:end].reshape(groups, -1, tensor.shape[-1]) for tensor in (query, above[0], inner)
             )
             some, top, mean = parts
-            slopes[2][:, :end].baddbmm_(weights.transpose(1, 2), top)
-            slope = (top @ value[:, :end].transpose(1, 2)).sub_(mean).mul_(weights)
-            slopes[0][:, :, start:end] = (slope @ key[:, :end]).view(groups, -1, end - start, width)
-            slopes[1][:, :end].baddbmm_(slope.transpose(1, 2), some)
-        return slopes
+            beta, done = int(first == done), first
+            slopes[2][:, first:end].baddbmm_(weights.transpose(1, 2), top, beta=beta)
+            slope = (top @ value[:, first:end].transpose(1, 2)).sub_(mean).mul_(weights)
+            slopes[0][:, :, start:end] = (slope @ key[:, first:end]).view(groups, -1, end - start, width)
+            slopes[1][:, first:end].baddbmm_(slope.transpose(1, 2), some, beta=beta)
+        return *slopes, None
 
 
-@functools.lru_cache(QUERIES)
 def _later(tokens: int) -> torch.Tensor:
     """Which keys [tokens, tokens] of a block come after the query; on the CPU, as all of this is."""
-    return torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
+    return _triangle(QUERIES)[:tokens, :tokens]
 
 
-def _blocks(tokens: int) -> list[tuple[int, int]]:
-    return [(start, min(start + QUERIES, tokens)) for start in range(0, tokens, QUERIES)]
+@functools.cache
+def _triangle(size: int) -> torch.Tensor:
+    return torch.ones(size, size, dtype=torch.bool).triu(1)
+
+
+def _blocks(ends: list[int]) -> list[tuple[int, int, int]]:
+    """First token of the sequence, first query and end of each block, in order."""
+    pairs = itertools.pairwise(ends)
+    return [(first, start, min(start + QUERIES, end)) for first, end in pairs for start in range(first, end, QUERIES)]
 
 
 @functools.cache

@@ -102,7 +102,7 @@ def test_short_attention_is_causal_attention(tokens: int, heads: int, shared: in
     one = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     other = [tensor.detach().clone().requires_grad_() for tensor in one]
     expected: Any = torch.nn.functional.scaled_dot_product_attention(*one, is_causal=True, scale=0.3, enable_gqa=True)
-    found: Any = packing._short(other[0], other[1], other[2], 0.3)
+    found: Any = packing._short(other[0], other[1], other[2], [0, tokens], 0.3)
     slope = torch.randn_like(expected)
     expected.backward(slope)
     found.backward(slope)
