@@ -63,6 +63,17 @@ def in_use(path: Path) -> InputError:
     return InputError(path, found, "one writer at a time", "wait until the other run has ended, or stop it")
 
 
+def writing(folder: Path) -> list[str]:
+    """Names of the stores in a folder that a process is writing to, as far as their owner files tell."""
+    found = []
+    for file in sorted(folder.glob(".*.owner")):
+        touched, other = _touched(file), _read(file) or {}
+        gone = other.get("host") == socket.gethostname() and not _lives(other.get("pid"))
+        if touched and time.time() - touched < GONE_AFTER_S and not gone:
+            found.append(file.name[1:].removesuffix(".owner"))
+    return found
+
+
 def told(file: Path) -> str:
     """The owner that a file names, in words that follow others; empty where there is none."""
     other = _read(file)

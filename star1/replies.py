@@ -36,6 +36,7 @@ BLOCKS = 16
 SHORTEST_SECRET = 8
 # A file of this size is closed, and zipped by the next run; the lines that follow begin a new one.
 SEGMENT_BYTES = 256 * 2**20
+COPY_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ class Store:
         self._secrets = [orjson.dumps(one)[1:-1] for one in secrets if one and len(one) >= SHORTEST_SECRET]
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
+            self._links = os.fstat(self._fd).st_nlink
             self._owner = Owner(self.path, self._lock())
         except BaseException:
             os.close(self._fd)
@@ -255,6 +257,8 @@ class Store:
             self._fd = -1
 
     def _append(self, line: bytes) -> None:
+        if os.fstat(self._fd).st_nlink != self._links:
+            self._take_out()
         done = 0
         try:
             while done < len(line):
@@ -268,6 +272,23 @@ class Store:
         if time.monotonic() - self._synced >= SYNC_EVERY_S:
             os.fdatasync(self._fd)
             self._synced = time.monotonic()
+
+    def _take_out(self) -> None:
+        """Go on in a file of our own: somebody had DVC record this one, and what is a link now must not grow."""
+        fresh = self.path.with_name(f".{self.path.name}.own")
+        before, self._fd = self._fd, os.open(fresh, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            for start in range(0, self._size, COPY_BYTES):
+                os.write(self._fd, os.pread(before, min(COPY_BYTES, self._size - start), start))
+            os.fdatasync(self._fd)
+            self._lock()
+            os.replace(fresh, self.path)
+        except BaseException:
+            os.close(self._fd)
+            self._fd = before
+            raise
+        os.close(before)
+        self._links = os.fstat(self._fd).st_nlink
 
     def _lock(self) -> bool:
         """Lock the file; gives whether there are locks where it lies."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 GIB = 2**30
@@ -36,14 +37,23 @@ def machine_room(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup
     """Memory that can still be had: of the machine, or of the control group, whichever is less [bytes]."""
     lines = (proc / "meminfo").read_text("ascii").splitlines()
     free = next(int(line.split()[1]) * 1024.0 for line in lines if line.startswith("MemAvailable"))
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        if (groups / limit).is_file() and (text := (groups / limit).read_text("ascii").strip()) != "max":
-            taken = int((groups / used).read_text("ascii")) - _cached(groups / Path(limit).parent / "memory.stat")
-            free = min(free, float(text) - taken)
+    for folder in _groups(proc, groups):
+        for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            if (folder / limit).is_file() and (text := (folder / limit).read_text("ascii").strip()) != "max":
+                taken = int((folder / used).read_text("ascii")) - _cached(folder / "memory.stat")
+                free = min(free, float(text) - taken)
     return free
+
+
+def _groups(proc: Path, groups: Path) -> Iterator[Path]:
+    """Folders of this process's control group and of all above it, in both versions; a scheduler's limit is on some of them."""
+    yield from (groups, groups / "memory")
+    file = proc / "self" / "cgroup"
+    for line in file.read_text("utf-8").splitlines() if file.is_file() else ():
+        _, kinds, path = line.split(":", 2)
+        if kinds in ("", "memory"):
+            for one in (Path(path), *Path(path).parents):
+                yield (groups / kinds).joinpath(*one.parts[1:])
 
 
 def _cached(stat: Path) -> int:

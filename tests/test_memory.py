@@ -161,6 +161,25 @@ def test_the_limit_of_a_control_group_counts(tmp_path: Path) -> None:
     assert rooms.machine_room(tmp_path, tmp_path) == 32_000_000 * 1024
 
 
+def test_the_limit_of_a_job_is_that_of_its_own_group_or_one_above(tmp_path: Path) -> None:
+    """A scheduler's limit is not at the root: the group that this process is in, or any above it, may have it."""
+    (tmp_path / "meminfo").write_text("MemTotal: 64000000 kB\nMemAvailable: 32000000 kB\n")
+    step = tmp_path / "groups" / "slurm" / "job_7" / "step_0"
+    step.mkdir(parents=True)
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "cgroup").write_text("0::/slurm/job_7/step_0\n")
+    (step / "memory.max").write_text("max\n")
+    (step.parent / "memory.max").write_text("8000000000\n")
+    (step.parent / "memory.current").write_text("1000000000\n")
+    assert rooms.machine_room(tmp_path, tmp_path / "groups") == 7_000_000_000
+    older = tmp_path / "groups" / "memory" / "slurm"
+    older.mkdir(parents=True)
+    (tmp_path / "self" / "cgroup").write_text("9:cpu:/other\n7:memory:/slurm\n")
+    (older / "memory.limit_in_bytes").write_text("5000000000\n")
+    (older / "memory.usage_in_bytes").write_text("2000000000\n")
+    assert rooms.machine_room(tmp_path, tmp_path / "groups") == 3_000_000_000
+
+
 TOGETHER = """
 import os, sys, time
 from star1 import rooms

@@ -53,16 +53,16 @@ def test_each_attempt_asks_for_more_up_to_what_there_is() -> None:
 
 def test_memory_and_gpus_are_those_of_all_processes() -> None:
     found = resources(Needs(VALUES, workflow()), "generate", "R1-32B", processes=lambda _: 4, on_gpu=lambda _: True)
-    assert found == {"mem_mb": 14000, "runtime": 10, "gpu": 8}
+    assert found == {"mem_mb": 14000, "runtime": 10, "gpu": 8, "nodes": 1}
 
 
 @pytest.mark.parametrize(
     ("gpu_as", "expected"),
     [
-        ("gpu", {"gpu": 2}),
-        ("gres", {"gres": "gpu:2"}),
-        ("gres:a100", {"gres": "gpu:a100:2"}),
-        ("gpu:a100", {"gpu": 2, "gpu_model": "a100"}),
+        ("gpu", {"nodes": 1, "gpu": 2}),
+        ("gres", {"nodes": 1, "gres": "gpu:2"}),
+        ("gres:a100", {"nodes": 1, "gres": "gpu:a100:2"}),
+        ("gpu:a100", {"nodes": 1, "gpu": 2, "gpu_model": "a100"}),
     ],
 )
 def test_gpus_are_asked_for_as_the_site_has_it(gpu_as: str, expected: dict[str, Any]) -> None:

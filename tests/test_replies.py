@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from star1 import owners
 from star1.errors import InputError
 from star1.records import read_rows
 from star1.replies import Reply, Store, reply_key
@@ -210,6 +211,35 @@ def test_a_link_into_a_cache_is_parted_from_it(tmp_path: Path, link: Callable[[P
     assert cached.read_bytes() == before
     with Store(path) as store:
         assert len(store) == 2
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_a_file_that_dvc_links_while_it_is_written_to_is_left(tmp_path: Path, soft: bool) -> None:
+    """`dvc add` in the middle of a run puts a link in the file's place: what followed was lost, or written into the cache."""
+    cached, path = tmp_path / "cached", tmp_path / "r.jsonl"
+    with Store(path) as store:
+        store.keep({"key": "a"}, Reply("a"))
+        if soft:  # a copy goes into the cache
+            cached.write_bytes(path.read_bytes())
+            path.unlink()
+            path.symlink_to(cached)
+        else:
+            cached.hardlink_to(path)
+        before = cached.read_bytes()
+        store.keep({"key": "b"}, Reply("b"))
+        store.keep({"key": "c"}, Reply("c"))
+        with pytest.raises(InputError, match="another process"):
+            Store(path)
+    assert cached.read_bytes() == before
+    assert not path.is_symlink()
+    with Store(path) as store:
+        assert [store.get(key) for key in "abc"] == [Reply(key) for key in "abc"]
+
+
+def test_dvc_leaves_replies_alone_that_are_being_written_to(tmp_path: Path) -> None:
+    with Store(tmp_path / "r.jsonl"):
+        assert owners.writing(tmp_path) == ["r.jsonl"]
+    assert owners.writing(tmp_path) == []
 
 
 def test_a_record_of_another_form_is_counted_not_fatal(tmp_path: Path) -> None:

@@ -63,10 +63,12 @@ class Needs:
     def _gpus(self, count: Callable[[Any], int]) -> dict[str, Callable[..., Any]]:
         """GPUs by the name under which this site has them. None is no resource for Snakemake, where 0 would be one."""
         model = self.model
+        # All on one machine: --gpus alone may be given in parts, and then the job's step cannot start.
+        one: dict[str, Callable[..., Any]] = {"nodes": lambda wildcards: 1 if count(wildcards) else None}
         if self.kind == "gres":
             middle = f":{model}" if model else ""
-            return {"gres": lambda wildcards: f"gpu{middle}:{found}" if (found := count(wildcards)) else None}
-        asked: dict[str, Callable[..., Any]] = {"gpu": lambda wildcards: count(wildcards) or None}
+            return one | {"gres": lambda wildcards: f"gpu{middle}:{found}" if (found := count(wildcards)) else None}
+        asked = one | {"gpu": lambda wildcards: count(wildcards) or None}
         return asked | ({"gpu_model": lambda wildcards: model if count(wildcards) else None} if model else {})
 
     def _several(
@@ -85,7 +87,8 @@ class Needs:
         gres = {"gres": lambda wildcards: f"gpu{middle}:{found}" if (found := count(wildcards)) else None}
         found = {"gres": where(gres["gres"], needs.get("gres", lambda _: None))}
         found |= {name: where(lambda _: None, needs[name]) for name in ("gpu", "gpu_model") if name in needs}
-        asked = {"nodes": where(nodes), "tasks": where(nodes), "tasks_per_gpu": where(lambda _: 0)}
+        found |= {"nodes": where(nodes, needs.get("nodes", lambda _: None))}
+        asked = {"tasks": where(nodes), "tasks_per_gpu": where(lambda _: 0)}
         return found | asked | {"mpi": where(lambda _: "srun")}
 
     def check(self, rules: list[str]) -> None:

@@ -47,7 +47,10 @@ def _queued() -> list[str]:
         "--format",
         "%i|%Z|%k",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
     return done.stdout.splitlines()
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from star1.errors import Star1Error, tell
+from star1.owners import writing
 from star1.records import write_text
 from star1.workflow import dvcfile, trust
 from star1.workflow.dag import TRUST_CHECK_OFF, jobs, load_dag, stage_name
@@ -197,6 +198,10 @@ def forget(outputs: Collection[str]) -> list[str]:
 def track_replies() -> bool:
     """Let DVC track the stored model replies as they are now; gives whether they had changed."""
     if not uses_dvc() or not any(Path(REPLIES).glob("*.jsonl")):
+        return False
+    if busy := writing(Path(REPLIES)):
+        # With links, DVC would make the very file that is written to a part of its cache.
+        tell(f"{REPLIES}: {', '.join(busy)} is being written to; DVC records the replies at the end of the next run")
         return False
     from dvc.repo import Repo
 
