@@ -21,7 +21,6 @@ from star1.calls import Calls
 from star1.deliberation import categorize
 from star1.endpoints import Sampling
 from star1.errors import InputError, SettingError
-from star1.judge_settings import Judge
 from star1.judges import Benchmark, shown
 from star1.ledger import verify
 from star1.policies import load_pack
@@ -252,24 +251,24 @@ def test_the_torn_lines_of_a_part_go_to_the_stores_own(tmp_path: Path) -> None:
     assert sorted(one.name for one in tmp_path.iterdir()) == ["reason.jsonl", "reason.jsonl.torn"]
 
 
-def test_equality_is_split_by_the_expected_answer() -> None:
+def test_equality_is_split_by_the_expected_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its prompt holds no question: equal ones about other questions would be asked in several parts."""
     problems = [
         {"id": str(n), "question": f"What is {n} - {n} + {n % 3}?", "answer": str(n % 3), "grader": "math"}
         for n in range(24)
     ]
     said = [{**row, "answer": rf"\boxed{{{int(row['answer']) + 5}}}", "finish_reason": "stop"} for row in problems]
-    known = {row["id"]: row for row in problems}
-    one, how = Benchmark("math", "reasoning", known, said), Judge(kind="equality", endpoint="m")
-    places: dict[tuple[str, str] | None, set[int]] = {}
+    one = Benchmark("math", "reasoning", {row["id"]: row for row in problems}, said)
+    values = params.load(project(tmp_path, "http://127.0.0.1:9") / "params.yaml", tmp_path)
+    values["judge"]["use"]["reasoning"] = ["equality"]
+    found, parted = params.Params.model_validate(values), []
+    monkeypatch.setattr("star1.estimate.judged_rows", lambda *_: ([one], ""))
+    monkeypatch.setattr(fills, "judge", lambda _name, how, mine, *_: parted.append((how, mine)))
     for part in range(1, 9):
-        for row in said:
-            if parts.belongs(fills._said(how, one, row), part, 8):
-                places.setdefault(shown(how, one, row), set()).add(part)
-    assert len(places) == 3
-    assert all(len(found) == 1 for found in places.values())
-    refusal = Judge(kind="refusal", endpoint="m")
-    assert fills._said(refusal, one, said[4]) == said[4]["question"]
+        fills._judging(found, "judge-tiny", (part, 8), tmp_path)
+    prompts = [{shown(how, one, row) for b in mine for row in b.generations} for how, mine in parted]
+    assert sum(len(b.generations) for _, mine in parted for b in mine) == len(said)
+    assert sum(map(len, prompts)) == len(set().union(*prompts)) == 3
 
 
 @pytest.mark.parametrize(
