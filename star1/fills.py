@@ -13,11 +13,13 @@ from star1 import estimate, runs
 from star1.calls import Calls, Outcome
 from star1.endpoints import Sampling
 from star1.errors import InputError, SettingError
-from star1.judges import judge
+from star1.judge_settings import Judge
+from star1.judges import Benchmark, judge
 from star1.ledger import FOLDER
 from star1.params import Params
 from star1.parts import PartStore, belongs, part_file
 from star1.policies import load_pack
+from star1.records import Row
 from star1.replies import Store
 
 # Nothing that got no reply is given up: how many rows the stage gets in all is for the stage to see.
@@ -72,7 +74,7 @@ def _stage(params: Params, stage: str, part: tuple[int, int], root: Path) -> lis
     pack = load_pack(root / "policies" / params.policy.pack)
     rows, instead = estimate.plain_rows(params, stage, root, estimate.Filler(pack, {"reason": 1}))
     _see_made(stage, instead, root / f"data/{artifact}.jsonl")
-    mine = [row for row in rows if belongs(row, *part)]
+    mine = [row for row in rows if belongs(str(row["question"]), *part)]
     sampling = estimate.sampling_of(params, stage)
     return [follow(mine, pack, _calls(params, stage, list(params.llm.pool(role)), sampling, part, root))]
 
@@ -86,13 +88,20 @@ def _judging(params: Params, stage: str, part: tuple[int, int], root: Path) -> l
     for name in params.judge.use.names:
         how = params.judge.judges[name]
         mine = [
-            dataclasses.replace(one, generations=[row for row in one.generations if belongs(row, *part)])
+            dataclasses.replace(
+                one, generations=[row for row in one.generations if belongs(_said(how, one, row), *part)]
+            )
             for one in benchmarks
             if name in params.judge.use.of(one.purpose)
         ]
         calls = _calls(params, stage, how.endpoints, how.sampling, part, root)
         found.append(judge(name, how, mine, pack, calls))
     return found
+
+
+def _said(how: Judge, one: Benchmark, row: Row) -> str:
+    """A text that is in what a judge is asked about an answer: the question, or for equality the expected answer."""
+    return str(one.rows[row["id"]].get("answer") if how.kind == "equality" else row["question"])
 
 
 def _see_made(stage: str, instead: str, wanted: Path) -> None:

@@ -32,9 +32,8 @@ class Owner:
 
     def __init__(self, path: Path, locked: bool) -> None:
         self.file = _file(path)
-        self.name = {"host": socket.gethostname(), "pid": os.getpid()}
-        if not self._may_take(locked):
-            raise in_use(path)
+        self.name = _own_name()
+        see_free(path, locked)
         self.file.write_text(json.dumps(self.name), "utf-8")
         self._left = threading.Event()
         # Only the file and the event: a store that nobody holds any more is not kept alive by its heartbeat.
@@ -47,14 +46,24 @@ class Owner:
         if _read(self.file) == self.name:
             self.file.unlink(missing_ok=True)
 
-    def _may_take(self, locked: bool) -> bool:
-        other = _read(self.file)
-        if other is None or other == self.name:
-            return True
-        if other.get("host") == self.name["host"]:
-            return locked or not _lives(other.get("pid"))
-        tell(f"{self.file.parent}: a run{told(self.file)} may be writing there; waiting to see whether it lives")
-        return _silent(self.file)
+
+def see_free(path: Path, locked: bool) -> None:
+    """See that no other process owns a store; `locked` as for an owner.
+
+    Raises:
+        InputError: one does.
+    """
+    file, name = _file(path), _own_name()
+    other = _read(file)
+    if other is None or other == name:
+        return
+    if other.get("host") == name["host"]:
+        free = locked or not _lives(other.get("pid"))
+    else:
+        tell(f"{file.parent}: a run{told(file)} may be writing there; waiting to see whether it lives")
+        free = _silent(file)
+    if not free:
+        raise in_use(path)
 
 
 def in_use(path: Path) -> InputError:
@@ -78,6 +87,10 @@ def told(file: Path) -> str:
     """The owner that a file names, in words that follow others; empty where there is none."""
     other = _read(file)
     return f" (process {other.get('pid')} on {other.get('host')})" if other else ""
+
+
+def _own_name() -> dict[str, object]:
+    return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
 def _file(path: Path) -> Path:

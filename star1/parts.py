@@ -4,15 +4,18 @@ Each has a writer of its own, finds what the store and the other parts hold, and
 store does. The stage takes them over when it next opens its own, and they are gone.
 """
 
+import fcntl
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from star1.errors import tell
+from star1.batch_journal import Journal
+from star1.errors import InputError, tell
 from star1.ledger import stores
-from star1.records import Row
-from star1.replies import Reply, Store
+from star1.owners import NO_LOCKS, in_use, see_free
+from star1.replies import Reply, Store, keep_torn, part_from_cache
 from star1.segments import lines, segments
 from star1.tags import tag_file
 
@@ -28,9 +31,9 @@ def parts_of(store: Path) -> list[Path]:
     return [path for name, path in stores(folder=store.parent).items() if named.fullmatch(name)]
 
 
-def belongs(row: Row, part: int, parts: int) -> bool:
-    """Whether a row is of a part, from 1: by its question, so that no two parts ask the same."""
-    digest = hashlib.sha256(str(row["question"]).encode("utf-8", "surrogatepass")).digest()
+def belongs(text: str, part: int, parts: int) -> bool:
+    """Whether a row is of a part, from 1: by a text that is in what it asks, so that no two parts ask the same."""
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8]) % parts == part - 1
 
 
@@ -40,12 +43,30 @@ class PartStore(Store):
     Args:
         path: of the part.
         secrets: keys that must never reach the disk.
-        store: what it is a part of; read, and so are its other parts, as they are now.
+        store: what it is a part of; read, and so are its other parts, as they are now. It has no writer meanwhile.
+
+    Raises:
+        InputError: another process is writing to the part or to the store.
     """
 
     def __init__(self, path: Path, *secrets: str | None, store: Path) -> None:
-        super().__init__(path, *secrets)
-        self._beside = [Store(one, look=True) for one in (store, *parts_of(store)) if one != path]
+        self._shared = _share(store)
+        try:
+            super().__init__(path, *secrets)
+            self._beside = [Store(one, look=True) for one in (store, *parts_of(store)) if one != path]
+        except BaseException:
+            self._leave()
+            raise
+
+    def close(self) -> None:
+        """As a store does; the last part to close lets a writer to the whole store in."""
+        super().close()
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._shared >= 0:
+            os.close(self._shared)
+            self._shared = -1
 
     def get(self, key: str) -> Reply | None:
         """The reply kept under `key`, here or beside; None where there is none."""
@@ -64,26 +85,74 @@ def absorb(store: Store) -> int:
     Killed half-way, it leaves a part that the next one takes over: a line that the store has already is not taken twice.
 
     Raises:
-        InputError: a part is still being filled.
+        InputError: a part is still being filled, or batches of it are on their way.
     """
     found = parts_of(store.path)
     known = {_digest(line) for _, line in lines(store.path)} if found else set()
     for path in found:
         with Store(path):  # its lock, and its torn end cut off
+            _see_ended(path)
             new = [line for _, line in lines(path) if line.endswith(b"\n") and _digest(line) not in known]
             for line in new:
                 store.take(line)
             store.sync()
+            _take_torn(path, store.path)
             _remove(path, segments(path))
         tell(f"{path}: {len(new)} records taken over")
     return len(found)
+
+
+def _share(store: Path) -> int:
+    """Lock a store for one of its parts: beside other parts, not beside its writer; gives the open file."""
+    store.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        part_from_cache(store)  # its writer would, and lock the new file
+        file = os.open(store, os.O_RDONLY | os.O_CREAT, 0o600)
+        try:
+            see_free(store, _lock_shared(file, store))
+            if os.path.samestat(os.fstat(file), store.stat()):
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)  # another part has just replaced it
+
+
+def _lock_shared(file: int, store: Path) -> bool:
+    """Lock an open store's file; gives whether there are locks where it lies."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise in_use(store) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return False
+    return True
+
+
+def _see_ended(path: Path) -> None:
+    """See that nothing is on its way that only a part's own journal knows how to collect."""
+    journal = Journal.beside(path)
+    if journal.opened:
+        hint = f"`star1 calls fill` with the same --part collects them (without {journal.path.name} they are paid anew)"
+        raise InputError(path, "batches of it are on their way", "a part that has ended", hint)
 
 
 def _digest(line: bytes) -> bytes:
     return hashlib.blake2b(line, digest_size=16).digest()
 
 
+def _take_torn(path: Path, store: Path) -> None:
+    torn = Path(f"{path}.torn")
+    if torn.exists():
+        keep_torn(store, torn.read_bytes())
+        torn.unlink()
+
+
 def _remove(path: Path, zipped: Sequence[Path]) -> None:
+    """Remove a part; its own file last, by which it is found."""
+    Journal.beside(path).path.unlink(missing_ok=True)
     for segment in zipped:
         tag_file(segment).unlink(missing_ok=True)
         segment.unlink()

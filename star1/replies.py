@@ -311,10 +311,7 @@ class Store:
                 return size
             file.seek(end)
             torn = file.read()
-        aside = Path(f"{self.path}.torn")
-        part_from_cache(aside)  # DVC tracks it beside the store
-        with aside.open("ab") as out:
-            out.write(torn + b"\n")
+        keep_torn(self.path, torn + b"\n")
         os.ftruncate(self._fd, end)
         return end
 
@@ -372,10 +369,22 @@ def part_from_cache(path: Path) -> None:
         return
     if not path.is_symlink() and path.stat().st_nlink == 1 and os.access(path, os.W_OK):
         return
+    found = path.lstat()
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
     shutil.copyfile(path, name)
-    os.replace(name, path)
+    if os.path.samestat(found, path.lstat()):
+        os.replace(name, path)
+    else:  # another process was faster, and may have locked its own
+        os.unlink(name)
+
+
+def keep_torn(store: Path, text: bytes) -> None:
+    """Keep half-written lines that were cut off, beside a store."""
+    aside = Path(f"{store}.torn")
+    part_from_cache(aside)  # DVC tracks it beside the store
+    with aside.open("ab") as out:
+        out.write(text)
 
 
 def _end_of_last_line(file: IO[bytes], size: int, block: int = 1 << 16) -> int:

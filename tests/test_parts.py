@@ -1,6 +1,10 @@
 """A stage's rows asked for in parts, side by side: nothing twice, one limit of spending, and the bytes of an unsplit run."""
 
+import errno
+import fcntl
+import json
 import os
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -12,10 +16,12 @@ import pytest
 import yaml
 
 from star1 import fills, params, parts
+from star1.batch_journal import Journal
 from star1.calls import Calls
 from star1.deliberation import categorize
 from star1.endpoints import Sampling
 from star1.errors import InputError, SettingError
+from star1.judges import Benchmark, shown
 from star1.ledger import verify
 from star1.policies import load_pack
 from star1.records import read_rows, write_rows
@@ -24,6 +30,7 @@ from tests.conftest import ROOT
 from tests.loopback import Answer, Served, completion, run_script, server, stand_in
 
 ROWS = 60
+KEY = "0" * 64
 PRICE = {"input": 0.001, "output": 1000.0}
 
 
@@ -153,6 +160,115 @@ def test_a_part_that_was_half_taken_over_is_taken_once(tmp_path: Path) -> None:
         assert [store.get(key) for key in keys] == [Reply("text")] * 3
     assert len(path.read_bytes().splitlines()) == 3
     assert parts.parts_of(path) == []
+
+
+def test_a_part_whose_batches_are_on_their_way_is_not_taken(tmp_path: Path) -> None:
+    """Only its journal knows them: taken without it, their replies would be paid for and asked for again."""
+    path = tmp_path / "reason.jsonl"
+    part = parts.part_file(path, 1, 2)
+    with Store(part) as store:
+        store.keep({"key": KEY}, Reply("text"))
+    journal = Journal.beside(part)
+    sent = journal.begin("one", {KEY: ("1", "reason", 0)})
+    with pytest.raises(InputError, match=r"part-1-of-2.*batches of it are on their way.*`star1 calls fill`"):
+        Calls(stand_in(), Sampling(), path).store()
+    assert part.exists()
+    assert path.read_bytes() == b""
+    journal.end(sent, "completed")
+    journal.close()
+    with Calls(stand_in(), Sampling(), path).store() as store:
+        assert store.get(KEY) == Reply("text")
+    assert [one.name for one in tmp_path.iterdir()] == ["reason.jsonl"]
+
+
+def test_a_part_and_a_writer_to_the_whole_store_refuse_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer is refused before it zips what the part reads; two parts are not."""
+    monkeypatch.setattr("star1.replies.SEGMENT_BYTES", 1)
+    path = tmp_path / "reason.jsonl"
+    first, second = (parts.part_file(path, part, 2) for part in (1, 2))
+    with Store(path) as store:
+        store.give_up({"key": KEY}, "no reply", "cut off", "")
+        with pytest.raises(InputError, match=r"another process is writing .*process [0-9]+ on "):
+            parts.PartStore(first, store=path)
+    assert not first.exists()
+    with parts.PartStore(first, store=path) as part, parts.PartStore(second, store=path):
+        with pytest.raises(InputError, match="another process is writing"):
+            Store(path)
+        assert part.given_up(KEY) == ("no reply", "cut off", "")
+    Store(path).close()
+    assert (tmp_path / "reason.jsonl.001.gz").exists()
+
+
+def test_a_part_locks_the_file_that_a_writer_to_the_whole_store_would(tmp_path: Path) -> None:
+    """A link into DVC's cache becomes a file of its own first, once for all parts."""
+    path = tmp_path / "reason.jsonl"
+    (tmp_path / "cached").write_bytes(b"")
+    os.link(tmp_path / "cached", path)
+    with parts.PartStore(parts.part_file(path, 1, 2), store=path):
+        inode = path.stat().st_ino
+        with parts.PartStore(parts.part_file(path, 2, 2), store=path):
+            assert path.stat().st_ino == inode
+        with pytest.raises(InputError, match="another process is writing"):
+            Store(path)
+
+
+def test_where_there_are_no_locks_a_part_sees_the_owner_of_the_whole_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(_fd: int, _how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    path = tmp_path / "reason.jsonl"
+    owner = {"host": socket.gethostname(), "pid": os.getppid()}
+    (tmp_path / ".reason.jsonl.owner").write_text(json.dumps(owner))
+    with pytest.raises(InputError, match=f"process {os.getppid()}"):
+        parts.PartStore(parts.part_file(path, 1, 2), store=path)
+    (tmp_path / ".reason.jsonl.owner").unlink()
+    parts.PartStore(parts.part_file(path, 1, 2), store=path).close()
+
+
+def test_a_part_that_is_refused_or_closed_keeps_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "reason.jsonl"
+    with Store(parts.part_file(path, 1, 2)), pytest.raises(InputError, match="another process"):
+        parts.PartStore(parts.part_file(path, 1, 2), store=path)
+    Store(path).close()
+    parts.PartStore(parts.part_file(path, 1, 2), store=path).close()
+    Store(path).close()
+
+
+def test_the_torn_lines_of_a_part_go_to_the_stores_own(tmp_path: Path) -> None:
+    """A killed part's half-written line would lie beside the store for ever."""
+    path = tmp_path / "reason.jsonl"
+    part, torn = parts.part_file(path, 1, 2), tmp_path / "reason.jsonl.torn"
+    torn.write_bytes(b"older\n")
+    Path(f"{part}.torn").write_bytes(b"first\n")
+    part.write_bytes(b'{"half":')
+    Calls(stand_in(), Sampling(), path).store().close()
+    assert torn.read_bytes() == b'older\nfirst\n{"half":\n'
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["reason.jsonl", "reason.jsonl.torn"]
+
+
+def test_equality_is_split_by_the_expected_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its prompt holds no question: equal ones about other questions would be asked in several parts."""
+    problems = [
+        {"id": str(n), "question": f"What is {n} - {n} + {n % 3}?", "answer": str(n % 3), "grader": "math"}
+        for n in range(24)
+    ]
+    said = [{**row, "answer": rf"\boxed{{{int(row['answer']) + 5}}}", "finish_reason": "stop"} for row in problems]
+    one = Benchmark("math", "reasoning", {row["id"]: row for row in problems}, said)
+    values = params.load(project(tmp_path, "http://127.0.0.1:9") / "params.yaml", tmp_path)
+    values["judge"]["use"]["reasoning"] = ["equality"]
+    found, parted = params.Params.model_validate(values), []
+    monkeypatch.setattr("star1.estimate.judged_rows", lambda *_: ([one], ""))
+    monkeypatch.setattr(fills, "judge", lambda _name, how, mine, *_: parted.append((how, mine)))
+    for part in range(1, 9):
+        fills._judging(found, "judge-tiny", (part, 8), tmp_path)
+    prompts = [{shown(how, one, row) for b in mine for row in b.generations} for how, mine in parted]
+    assert sum(len(b.generations) for _, mine in parted for b in mine) == len(said)
+    assert sum(map(len, prompts)) == len(set().union(*prompts)) == 3
 
 
 @pytest.mark.parametrize(
