@@ -131,7 +131,7 @@ def _state(one: Row) -> str:
     return {
         "running": f"running ({where})",
         "silent": f"process {one['pid']} is not seen here; silent for {silent}",
-        "dead": f"DEAD: {where} was last heard of {silent} ago; start the run again, it goes on from what is there",
+        "dead": f"DEAD: {where} was last heard of {silent} ago; if it is gone, start the run again",
         "stopped": f"stopped before its end, {silent} ago",
         "done": f"done {silent} ago",
     }[str(one["state"])]

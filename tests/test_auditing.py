@@ -15,11 +15,13 @@ import orjson
 import pytest
 
 from star1 import cli
-from star1.agreement import Options, kappa
-from star1.auditing import design, estimates, labels, sheets
+from star1.agreement import Answer, Options, kappa
+from star1.auditing import design, estimates, labels, sheets, table
 from star1.auditing.labels import person
 from star1.errors import InputError
 from star1.records import Row, text_digest, write_rows
+from star1.stats import rate
+from star1.stats_means import mean_of_items
 from tests.conftest import ROOT
 
 FIRST, SECOND = {"name": "refusal", "kind": "refusal"}, {"name": "guard", "kind": "guard"}
@@ -107,7 +109,9 @@ def star1(*flags: str) -> int:
 
 
 def drawn(project: Path, *flags: str) -> list[dict[str, str]]:
-    """Draw a sample; gives the rows of its sheet as a spreadsheet shows them."""
+    """Draw a sample anew; gives the rows of its sheet as a spreadsheet shows them."""
+    for folder in ("data/audit", "results/audit"):
+        shutil.rmtree(project / folder, ignore_errors=True)
     assert star1("audit", "sample", "--models", "base", "tuned", "--benchmarks", "harm", "--least", "10", *flags) == 0
     text = (project / "results/audit/main/harmful/sheet.csv").read_text("utf-8")
     assert text.startswith("\ufeff")
@@ -220,6 +224,26 @@ def test_drawn_anew_over_labels_is_refused(project: Path, capsys: pytest.Capture
     assert "take another --name" in capsys.readouterr().err
 
 
+def test_the_key_of_sheets_that_people_have_is_kept(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Drawn with another seed under the same name, sheets that were given out would be of no sample."""
+    drawn(project)
+    before = (project / "data/audit/main/key.jsonl").read_bytes()
+    flags = ["--models", "base", "--benchmarks", "harm", "--seed", "5"]
+    assert star1("audit", "sample", *flags) == 1
+    assert "take another --name, or remove both folders" in capsys.readouterr().err
+    assert (project / "data/audit/main/key.jsonl").read_bytes() == before
+    assert star1("audit", "sample", *flags, "--name", "other") == 0
+
+
+@pytest.mark.parametrize("flag", ["--most", "--least"])
+def test_counts_below_none_are_one_error(project: Path, capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    assert star1("audit", "sample", "--models", "base", "--benchmarks", "harm", flag, "-1") == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: --least, --most: ")
+    assert "expected counts" in told
+    assert not (project / "data/audit").exists()
+
+
 # ---------------------------------------------------------------- sheets that come back
 
 
@@ -318,6 +342,47 @@ def test_sheets_of_several_people_come_one_after_the_other(project: Path) -> Non
     assert (project / "results/tables/audit.json").read_bytes() == before
 
 
+def test_empty_cells_take_no_label_back(project: Path) -> None:
+    """A person sends a sheet again with the rows of a second sitting alone, or with one of two cells filled."""
+    rows = done(project, drawn(project))
+    assert star1("audit", "import", str(filled(project / "ann.csv", rows))) == 0
+    before = (project / "data/audit/main/labels.jsonl").read_bytes()
+    blank = [{**row, "refusal": "", "safety": ""} for row in rows]
+    blank[0]["refusal"] = "unclear"
+    assert star1("audit", "import", str(filled(project / "ann.csv", blank))) == 0
+    kept = labels.kept(design.read("main", project / "data/audit"))
+    first = kept[rows[0]["item"]][person("ann")]
+    assert first == {"refusal": "unclear", "safety": rows[0]["safety"]}
+    first["refusal"] = rows[0]["refusal"]
+    assert kept == {one["item"]: {one["annotator"]: one["labels"]} for one in map(orjson.loads, before.splitlines())}
+
+
+def test_a_sheet_that_names_nobody_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two people who send `sheet.csv` back would be one person, whose first labels are gone."""
+    rows = done(project, drawn(project))
+    (project / "from-a").mkdir()
+    path = filled(project / "from-a/sheet.csv", rows)
+    capsys.readouterr()
+    assert star1("audit", "import", str(path)) == 1
+    told = capsys.readouterr().err
+    assert "labels of nobody" in told
+    assert "in the column annotator or as the file's name" in told
+    named = [{**row, "annotator": "ann"} for row in rows[:5]] + [
+        {**row, "refusal": "", "safety": ""} for row in rows[5:]
+    ]
+    assert star1("audit", "import", str(filled(path, named)), "--partial") == 0
+    result = orjson.loads((project / "results/tables/audit.json").read_bytes())
+    assert result["annotators"] == [person("ann")]
+
+
+def test_nulls_in_an_export_are_nothing_said(tmp_path: Path) -> None:
+    content = [{"id": 1, "data": {}, "annotations": None}]
+    content += [{"id": 2, "data": {"item": "item-a"}, "annotations": [{"completed_by": 3, "result": None}]}]
+    (tmp_path / "x.json").write_bytes(orjson.dumps(content))
+    [one] = labels.read(tmp_path / "x.json")
+    assert (one.item, one.annotator, one.labels) == ("item-a", "3", {})
+
+
 def test_labels_about_other_answers_are_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = filled(project / "ann.csv", done(project, drawn(project)))
     judgements = project / "results/judgements/base/harm.jsonl"
@@ -357,6 +422,38 @@ def test_figures_are_those_of_the_whole_when_all_is_labelled(project: Path) -> N
     text = (project / "results/tables/audit.md").read_text("utf-8")
     assert "Rogan-Gladen" in text
     assert "| harmful | guard |" in text
+    assert "| on | judge | question | model |" in text
+    assert "| harmful | guard | safe | base | harm | 60 |" in text
+
+
+@pytest.mark.parametrize("view", ["thinking", "response"])
+def test_a_judge_of_the_thinking_is_not_held_against_people_who_did_not_read_it(project: Path, view: str) -> None:
+    for path in sorted((project / "results/judgements").glob("*/harm.jsonl")):
+        rows = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+        write_rows(path, [row | {"view": view} if row["name"] == "guard" else row for row in rows])
+    assert star1("audit", "import", str(filled(project / "ann.csv", done(project, drawn(project))))) == 0
+    result = orjson.loads((project / "results/tables/audit.json").read_bytes())
+    found = {one["judge"]: one["kappa"] for one in result["judges"]}
+    assert found["guard"] == {"value": None, "low": None, "high": None, "note": table.UNREAD}
+    assert found["refusal"]["value"] is not None
+
+
+def test_words_of_a_table_are_of_its_question() -> None:
+    """What a guard says about refusal is beside its verdict, which is about safety."""
+    told = [("full_refusal", "safe", True), ("full_refusal", "unsafe", False), ("full_compliance", "safe", False)]
+    found, said, items = [], {}, {}
+    for number, (label, verdict, refused) in enumerate(told):
+        row = {"name": "guard", "kind": "wildguard", "verdict": verdict, "refused": refused}
+        one = Answer("base", "xstest", "benign", f"b{number}", 0, None, {"guard": row})
+        found.append((one, refused))
+        items[design.place(one)] = f"item-{number}"
+        said[f"item-{number}"] = {"a": {"refusal": label, "safety": "safe"}}
+    expected = {"full_refusal": {"complied": 1, "refused": 1}, "full_compliance": {"complied": 1}}
+    row = {"name": "guard", "kind": "wildguard"}
+    assert table._confusion(table.Judge("benign", "refusal", row, found), said, items) == expected
+    sides = [(one, one.rows["guard"]["verdict"] == "safe") for one, _ in found]
+    safety = table._confusion(table.Judge("benign", "safety", row, sides), said, items)
+    assert safety == {"safe": {"safe": 2, "unsafe": 1}}
 
 
 def test_graders_are_audited_with_the_reference_and_all_samples(project: Path) -> None:
@@ -389,8 +486,10 @@ def test_graders_are_audited_with_the_reference_and_all_samples(project: Path) -
     [judge], [one] = result["judges"], result["rates"]
     assert (judge["question"], judge["kappa"]["value"], judge["population"]) == ("correctness", 1.0, 60)
     assert (one["n"], one["count"], one["corrected"]["value"]) == (60, 30, 0.5)
-    # By problems, each with one or two of three right: 60 answers that are apart have an interval 0.25 wide.
-    assert one["raw"]["high"] - one["raw"]["low"] < 0.25
+    # By problems, each with one or two of three right: no surer than 60 answers that are apart, and by Student's t.
+    expected = mean_of_items([2 / 3, 1 / 3] * 10, 0.95, answers=60)
+    assert one["raw"]["high"] - one["raw"]["low"] == pytest.approx(expected.high - expected.low)
+    assert rate(30, 60, 0.95).high - rate(30, 60, 0.95).low < expected.high - expected.low < 0.3
 
 
 def simulated(
@@ -596,6 +695,13 @@ def test_kappa_of_two_people_is_weighted() -> None:
     assert one.value == pytest.approx(float(kappa(np.array([490.0, 10, 10, 490]))))
     low, high = ends(one)
     assert low < 0.96 < high
+    assert one.note is None
+
+
+def test_kappa_of_two_people_says_which_strata_it_has_not_seen() -> None:
+    seen = estimates.Part(960, np.repeat(np.eye(4)[[0, 3]], 50, 0))
+    one = estimates.people([seen, estimates.Part(40, np.zeros((0, 4)))], OPTIONS)
+    assert (one.value, one.note) == (1.0, estimates.MOVED)
 
 
 def test_labels_are_for_git_and_texts_are_not() -> None:

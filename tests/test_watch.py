@@ -145,6 +145,25 @@ def test_a_job_on_another_machine_is_known_by_its_silence(project: Path) -> None
     )
 
 
+def test_a_stopped_process_is_not_said_to_be_gone(project: Path) -> None:
+    """After Ctrl-Z it is silent as a dead one, and started beside it the run would be there twice."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        process.send_signal(signal.SIGSTOP)
+        progress.Progress("held", 10).close()
+        path = project / ".work/status/held.json"
+        path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | {"ended": None, "pid": process.pid}))
+        at = path.stat().st_mtime + watching.GONE_ELSEWHERE_S + 1
+        assert job("held", at)["state"] == "dead"
+        told = "\n".join(watch.lines(watching.snapshot(project, at), 200))
+        assert (
+            f"process {process.pid} on {socket.gethostname()} was last heard of 0:46 ago; if it is gone, start" in told
+        )
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_a_job_that_waits_lives(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing moves, but the file is touched; a job that ended stays as it was."""
     monkeypatch.setattr(status, "BEAT_S", 0.05)

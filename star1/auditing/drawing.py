@@ -38,18 +38,10 @@ def sample(found: Iterable[Answer], purposes: Sequence[str], how: How, root: Pat
         root: the project's folder.
 
     Raises:
-        InputError: labels of this sample are there already, or there is nothing to draw from.
-        SettingError: a name or share that cannot be used.
+        InputError: a sample of this name is there already, or there is nothing to draw from.
+        SettingError: a name, share or count that cannot be used.
     """
-    if not NAME.fullmatch(how.name):
-        raise SettingError("--name", repr(how.name), "letters, digits, - and _, beginning with a letter or digit")
-    key = root / design.FOLDER / how.name
-    if (key / "labels.jsonl").exists():
-        raise InputError(
-            key, "labels of a sample of this name", "none", "take another --name: what people did is kept."
-        )
-    if not 0 < how.share <= 1:
-        raise SettingError("--share", f"{how.share:g}", "above 0, at most 1")
+    _check(how, key := root / design.FOLDER / how.name, root / FOLDER / how.name)
     frame = design.scored(one for one in found if one.purpose in purposes)
     if not frame:
         raise InputError(root / JUDGEMENTS, f"no verdict on {', '.join(purposes)} prompts", "judged answers")
@@ -65,6 +57,22 @@ def sample(found: Iterable[Answer], purposes: Sequence[str], how: How, root: Pat
             lines.append(write_sheet(root / FOLDER / how.name, how.name, Sheet(purpose, asked, rows)))
     strata = [f"{name}: {one['sampled']:,} of {one['population']:,}" for name, one in told["strata"].items()]
     return [*strata, *lines, f"{key}/: the key, for git; keep it from whoever labels"]
+
+
+def _check(how: How, key: Path, given: Path) -> None:
+    if not NAME.fullmatch(how.name):
+        raise SettingError("--name", repr(how.name), "letters, digits, - and _, beginning with a letter or digit")
+    if (key / "labels.jsonl").exists():
+        raise InputError(
+            key, "labels of a sample of this name", "none", "take another --name: what people did is kept."
+        )
+    if (key / "design.json").exists():  # without it, nobody knows what the sheets that people have are about
+        hint = f"take another --name, or remove both folders, {key} and {given}."
+        raise InputError(key, "the key of a sample of this name, whose sheets people may have", "none", hint)
+    if not 0 < how.share <= 1:
+        raise SettingError("--share", f"{how.share:g}", "above 0, at most 1")
+    if how.least < 0 or (how.most or 0) < 0:
+        raise SettingError("--least, --most", f"{how.least}, {how.most}", "counts")
 
 
 def write_sheet(folder: Path, name: str, sheet: Sheet) -> str:

@@ -269,4 +269,5 @@ def people(parts: Sequence[Part], options: Options) -> Figure:
     stand = np.eye(len(known))
     sizes = np.tile([float(one.population) for one in known], (options.resamples, 1))
     drawn = draws(known, stand, sizes, options)
-    return figure(float(kappa(shares(known, stand))), kappa(drawn), options, "one and the same of everything")
+    found = figure(float(kappa(shares(known, stand))), kappa(drawn), options, "one and the same of everything")
+    return _moved(found) if len(known) < len(parts) else found

@@ -57,10 +57,10 @@ def read(path: Path, content: Sequence[Mapping[str, Any]], asked: Sequence[str])
             yield _minimal(where, task, asked)
             continue
         data = task.get("data") or {}
-        done = [one for one in task["annotations"] if not one.get("was_cancelled")]
+        done = [one for one in task["annotations"] or () if not one.get("was_cancelled")]
         for one in done:
             labels = dict.fromkeys(asked, "")
-            for part in one.get("result", ()):
+            for part in one.get("result") or ():
                 if part.get("from_name") in labels:
                     labels[part["from_name"]] = _label((part.get("value") or {}).get("choices"))
             present = {name: label for name, label in labels.items() if label}

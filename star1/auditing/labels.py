@@ -77,9 +77,9 @@ def check(sample: Sample, given: Sequence[Given], before: Labels, partial: bool)
     for one in given:
         for kind, told in _faults(sample, one, seen):
             faults.setdefault(kind, []).append(told)
-        labels.setdefault(one.item, {})[person(one.annotator)] = {
-            name: normal(label) for name, label in one.labels.items() if label.strip()
-        }
+        if said := {name: normal(label) for name, label in one.labels.items() if label.strip()}:
+            people, who = labels.setdefault(one.item, {}), person(one.annotator)
+            people[who] = {**people.get(who, {}), **said}  # an empty cell takes nothing back
     missing = _missing(sample, given, labels)
     if missing and not partial:
         faults["without a label"] = missing

@@ -9,7 +9,7 @@ HEADS = {
     "strata": ("stratum", "answers", "drawn", "labelled"),
     "judges": ("on", "judge", "question", "labelled of", "kappa", "sensitivity", "specificity"),
     "people": ("on", "question", "people", "labelled by both", "agree", "kappa"),
-    "rates": ("judge", "question", "model", "benchmark", "n", "raw", "corrected"),
+    "rates": ("on", "judge", "question", "model", "benchmark", "n", "raw", "corrected"),
 }
 
 
@@ -60,6 +60,7 @@ def _rate_line(one: Row, result: Mapping[str, Any]) -> list[str]:
         row["yes"] for row in result["judges"] if row["judge"] == one["judge"] and row["question"] == one["question"]
     )
     return [
+        one["purpose"],
         one["judge"],
         word,
         one["model"],

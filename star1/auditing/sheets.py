@@ -17,6 +17,8 @@ from star1.records import write_text
 FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 BOM = "\ufeff"
 DELIMITERS = ",;\t"
+# What a sheet is called when it is given out: the name of no person.
+DEFAULT = "sheet"
 ITEM, QUESTION, ANNOTATOR = "item", "question", "annotator"
 
 
@@ -109,6 +111,9 @@ def read_csv(path: Path, asked: Sequence[str]) -> Iterator[Given]:
 def _given(where: str, path: Path, row: Mapping[str, str], questions: Sequence[str]) -> Given:
     labels = {name: restored(row.get(name, "")) for name in questions}
     annotator = restored(row.get(ANNOTATOR, "")).strip() or path.stem
+    if annotator.lower() == DEFAULT and any(label.strip() for label in labels.values()):
+        # Two people who leave the name as it was would be one, and the second's labels take the place of the first's.
+        raise InputError(where, "labels of nobody", f"who filled it, in the column {ANNOTATOR} or as the file's name")
     text = row.get(QUESTION)
     return Given(where, restored(row.get(ITEM, "")).strip(), annotator, labels, text and restored(text))
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ALL = "all"
 VERSION = 1
+# Views of a response with the thinking in them.
+WITH_THINKING = frozenset({THINKING, "response"})
 UNREAD = "it was shown the thinking, which people did not read"
 
 
@@ -153,7 +155,7 @@ def _judged(
 
 def _unread(judge: Judge) -> bool:
     views = {row.get("view") for one, _ in judge.answers[:1] for row in one.rows.values() if row["primary"]}
-    return judge.row.get("view") == THINKING and THINKING not in views
+    return judge.row.get("view") in WITH_THINKING and not views & WITH_THINKING
 
 
 def _unread_share() -> "Figure":
@@ -195,12 +197,19 @@ def _unclear(judge: Judge, labels: Labels, items: Mapping[Place, str]) -> int:
 def _confusion(judge: Judge, labels: Labels, items: Mapping[Place, str]) -> dict[str, dict[str, int]]:
     """How often people said each word where the judge said each: labels as counted, not weighted."""
     found: dict[str, Counter[str]] = {}
-    for one, _ in judge.answers:
+    for one, yes in judge.answers:
         for told in labels.get(items.get(place(one), ""), {}).values():
             if word := told.get(judge.question):
-                found.setdefault(word, Counter())[one.rows[judge.row["name"]]["verdict"]] += 1
+                found.setdefault(word, Counter())[_word(judge, one, yes)] += 1
     order = (*QUESTIONS[judge.question].labels, UNCLEAR)
     return {word: dict(sorted(found[word].items())) for word in order if word in found}
+
+
+def _word(judge: Judge, one: Answer, yes: bool) -> str:
+    """What a judge says on the question; where its verdict is on another one, the side on which it is."""
+    if judge.question == "refusal" and judge.row["kind"] != "refusal":
+        return QUESTIONS[judge.question].sides[0 if yes else 1]
+    return str(one.rows[judge.row["name"]]["verdict"])
 
 
 def _rates(
