@@ -20,7 +20,7 @@ from typing import Literal
 
 from star1.errors import Star1Error
 from star1.graders import math_worker
-from star1.graders.statements import denies, in_words, statement, values
+from star1.graders.statements import MOST, bare, denies, in_words, names, only_joins, statement, values
 
 SPACING = re.compile(r"\\left|\\right|\\[,;:! ]|\\displaystyle|\\?\$|\s+")
 # Time on the clock after which a process that neither answers nor ends is given up, and for the library to load [s].
@@ -28,10 +28,11 @@ WAIT_S, LOADING_S = 120.0, 120.0
 # The longest content of a box that is read [characters].
 LONGEST = 1000
 # Of the way in which an answer is found; raised when verdicts change.
-RULE = 2
+RULE = 3
 
 # Why there is no verdict.
 SEVERAL = "no box, and several values or a denial stated"
+AMONG = "no box, and the answer among others"
 
 Found = Literal["equal", "unequal", "unread", "timeout"]
 
@@ -182,15 +183,30 @@ def _boxed(boxed: str, answer: str, worker: Worker) -> tuple[bool, str]:
 
 def _stated(stated: str, answer: str, worker: Worker) -> tuple[bool | None, str]:
     """Of a statement without a box: each value in it is compared as if it were boxed."""
-    if same(stated, answer):
+    if same(bare(stated), answer):
         return True, "stated without a box; the same by the strict rule"
     found = values(stated)
-    if not found:
-        return False, "no answer in the text"
     verdicts = {one: _boxed(one, answer, worker) for one in found}
     if len(found) > 1 and not in_words(stated) and _boxed(stated, answer, worker)[0]:
         return True, "stated without a box; equal as a whole"
     right = [one for one, (equal, _) in verdicts.items() if equal]
     if right and (len(right) < len(found) or denies(stated)):
         return None, SEVERAL
-    return bool(right), f"stated without a box; {verdicts[found[-1]][1]}"
+    if not right and _as_list(found, answer, worker):
+        plain = only_joins(stated) and normalise(answer)[:1] not in ("(", "[")
+        return (True, "stated without a box; equal as a list") if plain else (None, SEVERAL)
+    if not right and (names(stated, answer) or (not only_joins(stated) and _holds(found, answer, worker))):
+        return None, AMONG
+    return bool(right), f"stated without a box; {verdicts[found[-1]][1]}" if found else "no answer in the text"
+
+
+def _as_list(found: list[str], answer: str, worker: Worker) -> bool:
+    """Whether several values are together an answer of several; not "1 and 200" for 1,200."""
+    joined = ", ".join(found)
+    return 1 < len(found) < MOST and as_number(joined) is None and _boxed(joined, answer, worker)[0]
+
+
+def _holds(found: list[str], answer: str, worker: Worker) -> bool:
+    """Whether each part of an answer of several is one of the values, whatever is said of the others: "2 and 3, not 4"."""
+    parts = values(answer.replace(",", ", "))
+    return len(parts) > 1 and all(any(_boxed(one, part, worker)[0] for one in found) for part in parts)
