@@ -157,7 +157,7 @@ def grade(text: str, answer: str, worker: Worker = WORKER) -> tuple[bool | None,
     r"""Whether a solution ends in `answer`, how that was found, and what it gives.
 
     Without a verdict (None): no box, and of several values that are stated one is right and another is not, or the right one
-    is denied.
+    is denied; or a right list or text stands among other words.
     """
     if (boxed := last_boxed(text)) is not None:
         return *_boxed(boxed, answer, worker), boxed.strip()[:LONGEST]
