@@ -487,7 +487,7 @@ def test_graders_are_audited_with_the_reference_and_all_samples(project: Path) -
     assert (one["n"], one["count"], one["corrected"]["value"]) == (60, 30, 0.5)
     # By problems, each with one or two of three right: no surer than 60 answers that are apart, and by Student's t.
     expected = mean_of_items([2 / 3, 1 / 3] * 10, 0.95, answers=60)
-    assert (one["raw"]["low"], one["raw"]["high"]) == pytest.approx((expected.low, expected.high))
+    assert (one["raw"]["low"], one["raw"]["high"]) == pytest.approx((float(expected.low), float(expected.high)))
     assert 0.25 < one["raw"]["high"] - one["raw"]["low"] < 0.3  # of 20 answers it would be 0.40
 
 
