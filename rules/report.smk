@@ -60,8 +60,7 @@ rule report:
     container:
         IMAGES["data"]
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **needs("report"),
     shell:
         "python -m scripts.report --settings {input.settings} --artifacts {input:q} --output {output:q}"
         " 2>&1 | tee {log}"

@@ -14,6 +14,7 @@ import pytest
 
 from star1 import doctor, images
 from star1.doctor import disk, network, slurm
+from star1.doctor.asked import _settings
 from star1.doctor.ids import IDS, SEVERITIES, table
 from tests.conftest import ROOT
 from tests.faulty import Place, copy, place
@@ -106,6 +107,7 @@ def listed(*names: str) -> Answer:
     ("kind", "answer", "changes"),
     [
         ("endpoint-denied", Answer({"error": {"message": f"wrong key {SECRET}"}}, 401), {"key": "OPENAI_API_KEY"}),
+        ("endpoint-denied", Answer({"error": {"message": "who are you?"}}, 401), {"key": None}),
         ("endpoint-answer", Answer({"error": {"message": f"broken by {SECRET}"}}, 500), {"key": "OPENAI_API_KEY"}),
         ("endpoint-model", listed("other", f"model-of-{SECRET}"), {"key": "OPENAI_API_KEY"}),
         ("endpoint-alias", listed("r1", "r1-2025-01-20"), {}),
@@ -268,12 +270,31 @@ def test_times_as_slurm_writes_them(text: str, minutes: float) -> None:
 
 @pytest.mark.parametrize(
     ("gres", "gpus"),
-    [("(null)", 0), ("gpu:2", 2), ("gpu:a100:4(S:0-1)", 4), ("gpu:a100:4,gpu:t4:2", 6), ("gpu:h100_80gb:8(S:0)", 8)],
+    [
+        ("(null)", 0),
+        ("gpu", 1),
+        ("gpu:2", 2),
+        ("gpu:a100", 1),
+        ("gpu:a100:4(S:0-1)", 4),
+        ("gpu:a100:4,gpu:t4:2", 6),
+        ("gpu:h100_80gb:8(S:0)", 8),
+        ("gpu:3090:4", 4),
+        ("gpu:3090:4(S:0-1),gpu:2080ti:2", 6),
+        ("gpu:1g.10gb:7", 7),
+        ("gpu:a100_3g.20gb:2,mps:200", 2),
+    ],
 )
 def test_gpus_as_slurm_writes_them(gres: str, gpus: int) -> None:
     found = slurm.read_nodes(f"gpu|up|infinite|1|1000+|8|{gres}|idle")
     assert found is not None
     assert (found.gpus, found.mem_mb, found.works) == (gpus, 1000, True)
+
+
+@pytest.mark.parametrize(
+    ("gres", "gpus"), [("gpu", 1), ("gpu:2", 2), ("gpu:a100:4", 4), ("gpu:3090:4", 4), ("gpu:1g.10gb:7", 7)]
+)
+def test_gpus_as_profiles_ask_for_them(gres: str, gpus: int) -> None:
+    assert _settings({"gres": gres}) == {"gpu": gpus}
 
 
 def test_quotas_as_the_tools_write_them() -> None:

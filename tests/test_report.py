@@ -245,6 +245,21 @@ def test_texts_are_those_of_the_digests_and_nothing_else(run: Run) -> None:
     assert all(row["matched_question"] for row in rows if "matched" in row)
 
 
+def test_a_look_alike_that_went_is_shown_and_not_the_row_it_was_made_from(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    (row, *_) = run.rows("data/benign/rewritten.jsonl")
+    write_rows(tmp_path / "data/benign/rewritten.jsonl", [{**row, "question": "a mild one"}])
+    stages = ("benign_rewrite", "benign_reason", "benign_score")
+    for stage in stages:
+        gone = {"id": row["id"], "stage": stage, "reason": "refused", "detail": "", "reply": ""}
+        write_rows(tmp_path / f"data/quarantine/{stage}.jsonl", [gone])
+    found = {one.reason: one for one in drops.groups(run) if one.step == "benign"}
+    groups = [found[f"{stage}: refused"] for stage in stages]
+    drops.with_texts(run, [shown for one in groups for shown in one.rows])
+    assert [one.rows[0]["question"] for one in groups] == [row["original"], "a mild one", "a mild one"]
+    assert [one.harmful for one in groups] == [True, False, False]
+
+
 @pytest.mark.parametrize(("rows", "most"), [(0, 5), (4, 5), (5, 5), (6, 5), (1003, 200)])
 def test_examples_are_spread_evenly_and_in_order(rows: int, most: int) -> None:
     found = [row["n"] for row in drops.spread([{"n": n} for n in range(rows)], most)]
@@ -294,12 +309,17 @@ def test_an_average_stands_for_its_purpose_before_the_pool() -> None:
     averages = [
         {**cell, "model": "a", "average": "safety", "value": 0.4},
         {"model": "b", "average": "safety", "value": None, "why": "w"},
+        {**cell, "model": "a (3 seeds)", "average": "safety", "value": 0.5},
     ]
-    found = results.best({"cells": cells, "averages": averages}, "harmful")
-    assert {model: (one["value"], one["of"]) for model, one in found.items()} == {
-        "a": (0.4, "Safety, average safety"),
-        "b": (0.3, "Safety, x"),
-    }
+
+    def best(averages: list[Any]) -> dict[str, tuple[float, str]]:
+        found = results.best({"cells": cells, "averages": averages}, "harmful")
+        return {model: (one["value"], one["of"]) for model, one in found.items()}
+
+    assert best(averages) == {
+        "a": (0.4, "Safety, average safety")
+    }  # b has none, and nothing else stands on the same axis
+    assert best(averages[1:]) == {"a": (0.2, "Safety, all benchmarks together"), "b": (0.3, "Safety, x")}
 
 
 def test_a_loss_curve_keeps_its_ends() -> None:

@@ -295,6 +295,24 @@ def test_a_near_duplicate_stands_beside_its_match_with_the_difference_marked(vis
     )
 
 
+def test_harmful_rows_are_blurred_until_they_are_asked_for(visit: Visit) -> None:
+    page = visit.go("funnel?reason=0")
+    page.wait_for_selector("#examples .tr-veiled")
+    pairs = page.locator("#examples .pair").count()
+    assert page.locator("#examples .tr-veiled .sides").count() == pairs > 1
+    page.locator("#examples .tr-unveil").first.click()
+    assert page.locator("#examples .tr-veiled").count() == pairs - 1
+    assert page.evaluate("document.activeElement.className") == "sides"
+    page.click("#examples .tr-harm")
+    assert page.locator("#examples .tr-veiled").count() == 0
+    page.click("#examples .tr-harm")
+    assert page.locator("#examples .tr-veiled").count() == pairs
+    (mild,) = page.locator("#reasons-table tr", has_text="score 2 on Help").locator("button").all()
+    mild.click()
+    page.wait_for_selector("#examples-title:has-text('score 2 on Help') ~ ul .pair")
+    assert page.locator("#examples .tr-veil, #examples .tr-harm").count() == 0
+
+
 def test_a_cell_of_the_contamination_matrix_opens_its_pairs(visit: Visit, run: Run) -> None:
     matrix = run.json("results/metrics/contamination.json")
     page = visit.go("funnel")

@@ -467,6 +467,10 @@ def test_samples_can_be_walked_through(shown: Shown, known: Known) -> None:
     shown.page.click('.tr-samples a[aria-label="Sample 3"]')
     shown.page.wait_for_selector('.tr-samples a[aria-label="Sample 3"][aria-current]')
     assert "sample=2" in shown.page.url
+    commands = [one.text_content() for one in shown.page.query_selector_all(".tr-commands code")]
+    asked = [shlex.split(one)[2] for one in commands if " answer:" in one]
+    # Without a number it would be the first; the other model has no third one.
+    assert asked == [f"answer:base/{key}@2", f"answer:tuned+benign/{key}"]
     answer = known.answers["base", key][2]["answer"]
     assert shown.page.text_content("article:first-of-type > .tr-text") == answer if answer else True
     assert "There is no sample 3." in shown.page.inner_text('article[aria-label="tuned+benign"]')

@@ -95,6 +95,6 @@ def _settings(value: Any) -> dict[str, Any]:
             found["partition"] = str(one)
         elif name in NAMES and re.fullmatch(r"\d+", str(one)):
             found[NAMES[name]] = int(one)
-        elif name == "gres" and (count := re.fullmatch(r"gpu(?::[A-Za-z]\w*)?(?::(\d+))?", str(one))):
+        elif name == "gres" and (count := re.fullmatch(r"gpu(?::[\w.-]+?)??(?::(\d+))?", str(one))):
             found["gpu"] = int(count[1] or 1)
     return found

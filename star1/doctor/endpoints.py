@@ -122,7 +122,8 @@ async def _endpoint(name: str, endpoint: Endpoint, about: About, clocks: dict[st
         await api.close()
     if watching.ahead is not None:
         clocks[urlsplit(endpoint.url).hostname or name] = watching.ahead
-    return [key, _address(name, asked, found), *_model(name, asked, found), *_ends(name, endpoint, about.today)]
+    address = _denied(name, endpoint, found) or _address(name, asked, found)
+    return [key, address, *_model(name, asked, found), *_ends(name, endpoint, about.today)]
 
 
 def _key(name: str, endpoint: Endpoint) -> Finding | Seen:
@@ -132,6 +133,17 @@ def _key(name: str, endpoint: Endpoint) -> Finding | Seen:
         return finding("endpoint-key", name, error.found, f"export {endpoint.key}=...")
     told = f"environment variable {endpoint.key} is set" if endpoint.key else "no key is named, and none is sent"
     return Seen("endpoint-key", f"{name}: {told}")
+
+
+def _denied(name: str, endpoint: Endpoint, found: Listing) -> Finding | None:
+    """Whether somebody wants a key, and none is named."""
+    if found.status != 401 or endpoint.key:
+        return None
+    kind, _, rest = name.partition(" ")
+    fix = f"star1 preset --set llm.endpoints.{rest.partition(' ')[0]}.key=VARIABLE"
+    if kind != "endpoint":
+        fix = "export OPENAI_API_KEY=...  # or the variable of generate.options.key_variable"
+    return finding("endpoint-denied", name, f"{where(endpoint)}: status 401, and no key is named", fix)
 
 
 def _address(name: str, endpoint: Endpoint, found: Listing) -> Outcome:

@@ -239,7 +239,11 @@ IDS = {
     "endpoint-down": _kind(
         ERROR, "nobody answers at an endpoint's address", "the stage would end at its first request"
     ),
-    "endpoint-denied": _kind(ERROR, "an endpoint does not accept the key", "the stage would end at its first request"),
+    "endpoint-denied": _kind(
+        ERROR,
+        "an endpoint does not accept the key, or is given none",
+        "the stage would end at its first request",
+    ),
     "endpoint-answer": _kind(WARNING, "an endpoint answers with an error", "it may do so when it is asked in earnest"),
     "endpoint-model": _kind(
         ERROR, "an endpoint does not have the model", "the stage would end before its first request"

@@ -77,7 +77,9 @@ def read_nodes(line: str) -> Nodes | None:
     if len(fields) != 8:
         return None
     name, state, limit, count, memory, cpus, gres, mode = fields
-    gpus = sum(int(number or 1) for number in re.findall(r"gpu(?::[A-Za-z][\w.-]*)?(?::(\d+))?", gres))
+    # Types may begin with a digit (gpu:3090:4, gpu:1g.10gb:7); a number alone is the count.
+    found = re.findall(r"(?:^|,)gpu(?::[\w.-]+?)??(?::(\d+))?(?=[(,]|$)", gres)
+    gpus = sum(int(number or 1) for number in found)
     return Nodes(name, state == "up", minutes(limit), _int(count), _int(memory), _int(cpus), gpus, mode)
 
 

@@ -98,7 +98,8 @@ def _marks(run: Run, name: str, about: Row) -> list[Row]:
             count = int(row["rows"])
             told = {"mark": int(row["mark"]), "rows": count, "share": count / about["rows"]}
             found.setdefault(row["criterion"], []).append(told)
-    highest = 5 if name == "benign" else 10
+    # Packs of policies have scales of their own.
+    highest = max((row["mark"] for rows in found.values() for row in rows), default=0)
     made = []
     for criterion, rows in found.items():
         one = charts.marks(rows, criterion, highest)

@@ -25,6 +25,8 @@ NAMES = {
     "self_embedding": ("All sets, embedding", "No near-duplicate by embedding among all that is left"),
     "test_embedding": ("Benchmarks, embedding", "Not near to a benchmark's row by embedding"),
 }
+# Its rows are those that look-alikes are made from.
+REWRITE = "benign_rewrite"
 # The position within the balancing says nothing that rows could be grouped by.
 POSITION = re.compile(r"balanced out at step (\d+) \((.*)\)")
 
@@ -44,6 +46,11 @@ class Group:
     reason: str
     rows: list[Row] = field(default_factory=list)
     sources: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def harmful(self) -> bool:
+        """Whether the texts are to be blurred: all but the harmless look-alikes."""
+        return self.step != "benign" or self.reason.startswith(f"{REWRITE}: ")
 
     def add(self, row: Row) -> None:
         """One more row."""
@@ -91,9 +98,13 @@ def _left(run: Run) -> Iterator[tuple[str, str, Row]]:
 
 def _benign(run: Run) -> Iterator[tuple[str, str, Row]]:
     """Harmless look-alikes that are not in the benign set."""
-    for stage in ("benign_rewrite", "benign_reason", "benign_score"):
+    rewritten = {row["id"]: row["question"] for row in run.rows("data/benign/rewritten.jsonl")}
+    for stage in (REWRITE, "benign_reason", "benign_score"):
         for row in run.rows(f"data/quarantine/{stage}.jsonl"):
-            yield "benign", f"{stage}: {row['reason']}", {"id": row["id"], "source": "-", "detail": row["detail"]}
+            told = {"id": row["id"], "source": "-", "detail": row["detail"]}
+            if stage != REWRITE:  # what went is the look-alike, and has the id of the row that it was made from
+                told["question"] = rewritten.get(row["id"])
+            yield "benign", f"{stage}: {row['reason']}", told
     kept = {row["id"] for row in run.rows("data/benign/benign.jsonl")}
     for row in run.rows("data/benign/scored.jsonl"):
         if row["id"] not in kept:

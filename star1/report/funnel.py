@@ -84,6 +84,7 @@ def _told(number: int, one: drops.Group) -> Row:
         "number": number,
         "step": one.step,
         "reason": one.reason,
+        "harmful": one.harmful,
         "rows": len(one.rows),
         "shown": shown,
         "pages": -(-shown // drops.PAGE_ROWS),

@@ -79,15 +79,21 @@ def _point(one: Row) -> Row:
 
 
 def best(main: Row, purpose: str) -> dict[str, Row]:
-    """What stands for a purpose, model by model: an average of it where there is one, else all its benchmarks together."""
+    """What stands for a purpose, model by model: one average for all of them, or else all its benchmarks together.
+
+    Never the two beside each other: on one axis they would be compared.
+    """
     found: dict[str, Row] = {}
     own = [one for one in main["cells"] if one["purpose"] == purpose]
     for one in own:
         if one["benchmark"] == POOLED or sum(other["model"] == one["model"] for other in own) == 1:
             found[one["model"]] = one | {"of": f"{one['measure']}, {_where(one, own)}"}
-    for one in reversed(main["averages"]):
-        if one.get("purpose") == purpose and one["value"] is not None:
-            found[one["model"]] = one | {"of": f"{one['measure']}, average {one['average']}"}
+    models = {one["model"] for one in own}  # not what stands for several seeds
+    for name in dict.fromkeys(one["average"] for one in main["averages"]):
+        means = [one for one in main["averages"] if one["average"] == name and one.get("purpose") == purpose]
+        means = [one for one in means if one["value"] is not None and one["model"] in models]
+        if means:
+            return {one["model"]: one | {"of": f"{one['measure']}, average {name}"} for one in means}
     return {model: one for model, one in found.items() if one["value"] is not None}
 
 

@@ -114,6 +114,7 @@
         return report.load(`funnel/dropped-${group.number}-${page}`);
       },
       side: "This row went",
+      harmful: group.harmful,
     });
   }
 
@@ -122,11 +123,11 @@
   }
 
   // Rows with what they are like, page by page.
-  async function paged({ place, move, id, title, note, pages, page, told, rows, side }) {
+  async function paged({ place, move, id, title, note, pages, page, told, rows, side, harmful }) {
     const body = h("ul", { class: "pairs" });
-    const pager = report.pager(pages, async (at) => body.replaceChildren(...(await rows(at)).map((row) => pair(row, side))), told);
+    const pager = report.pager(pages, async (at) => body.replaceChildren(...(await rows(at)).map((row) => pair(row, side, harmful))), told);
     const heading = h("h3", { tabindex: "-1", id }, title);
-    place.replaceChildren(heading, ...(note ? [h("p", { class: "note" }, note)] : []), pager.element, body);
+    place.replaceChildren(heading, ...(note ? [h("p", { class: "note" }, note)] : []), h("div", { class: "tr-bar" }, pager.element, harmful && transcriptText.harmControl()), body);
     await pager.to(page || 0);
     if (move) {
       heading.focus({ preventScroll: true });
@@ -177,19 +178,23 @@
         return report.load(`funnel/near-${state.near}-${page}`);
       },
       side: "Training row",
+      harmful: true,
     });
   }
 
   // ---- a row, and the one that it is like ----
 
-  function pair(row, title) {
+  function pair(row, title, harmful) {
     const told = facts(row).join("; ");
     const other = row.matched;
+    const sides = other
+      ? h("div", { class: "sides", tabindex: "-1" }, side(title, row.question, other.question), side(`${other.benchmark ? "Benchmark" : "Prompt set"} ${other.set}, ${other.id}`, other.question, row.question))
+      : h("div", { class: "sides alone", tabindex: "-1" }, side(null, row.question, null));
+    // As the transcripts do; a script that comes later, but long before anything is opened.
+    const shown = harmful ? transcriptText.veil(`funnel\n${row.source}\n${row.id}`, sides) : sides;
     return h("li", { class: "pair" },
       h("p", {}, row.id.startsWith(row.source) ? row.id : `${row.source} ${row.id}`, told && `: ${told}`),
-      other
-        ? h("div", {}, side(title, row.question, other.question), side(`${other.benchmark ? "Benchmark" : "Prompt set"} ${other.set}, ${other.id}`, other.question, row.question))
-        : h("div", { class: "alone" }, side(null, row.question, null)));
+      shown);
   }
 
   function facts(row) {

@@ -226,8 +226,8 @@ const transcriptRow = (() => {
 
   function passport(view, group, shown, sample) {
     const addresses = [[`test:${view.key}`, "the prompt: source, licence, near training rows"]];
-    for (const { name } of shown) {
-      addresses.push([`answer:${name}/${view.key}`, "the answer, its checkpoint, every judge's call"], [`model:${name}`, "the checkpoint and the rows it was trained on"]);
+    for (const { name, samples } of shown) {
+      addresses.push([`answer:${name}/${view.key}${sample && samples[sample] ? `@${sample}` : ""}`, "the answer, its checkpoint, every judge's call"], [`model:${name}`, "the checkpoint and the rows it was trained on"]);
     }
     const facts = shown.filter(({ samples }) => samples[sample]).map(({ name, column, samples }) => {
       const one = samples[sample];

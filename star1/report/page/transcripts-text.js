@@ -107,6 +107,19 @@ const transcriptText = (() => {
     redraw();
   }
 
+  // A button that shows everything, or blurs it again.
+  function harmControl() {
+    const title = () => (all ? "Blur harmful text" : "Show harmful text");
+    const button = h("button", { type: "button", class: "tr-harm", "aria-pressed": String(all), onclick: () => {
+      setAll(!all);
+      document.querySelectorAll(".tr-harm").forEach((one) => {
+        one.setAttribute("aria-pressed", String(all));
+        one.textContent = title();
+      });
+    } }, title());
+    return button;
+  }
+
   // ---- verdicts ----
 
   const GOOD = { harmful: ["full_refusal", "partial_refusal"], benign: ["full_compliance"] };
@@ -126,5 +139,5 @@ const transcriptText = (() => {
     return h("span", { class: `tr-chip tr-${kind}` }, h("span", { "aria-hidden": "true" }, SIGNS[kind]), " ", word.replaceAll("_", " "), times > 1 ? ` ×${times}` : null);
   }
 
-  return { block, line, veil, isShown, setAll, chip, tone, get all() { return all; } };
+  return { block, line, veil, isShown, harmControl, chip, tone };
 })();

@@ -85,17 +85,6 @@
     return h("fieldset", { class: "tr-ticks" }, h("legend", {}, "Models shown"), ticks);
   }
 
-  function harmControl() {
-    const button = h("button", { type: "button", class: "tr-harm", "aria-pressed": String(text.all), onclick: () => {
-      text.setAll(!text.all);
-      button.setAttribute("aria-pressed", String(text.all));
-      button.textContent = harmTitle();
-    } }, harmTitle());
-    return button;
-  }
-
-  const harmTitle = () => (text.all ? "Blur harmful text" : "Show harmful text");
-
   function evaluationControls(set, state, changed) {
     const groups = set.groups.filter((group) => !state.purpose || group.purpose === state.purpose);
     const sizes = set.groups.map((group) => counted(group.benchmark, group.count));
@@ -195,7 +184,7 @@
       searchControls(view),
       h("details", { class: "tr-filters", open: !matchMedia(NARROW).matches || FILTERS.some((name) => state[name]) }, h("summary", {}, "Filters"), controls,
         evaluation && h("fieldset", { class: "tr-ticks" }, h("legend", {}, "Only rows with"), FLAGS.map(([name, title]) => tick(name, title, Boolean(state[name]), (on) => changed(name, on ? "1" : ""))))),
-      h("div", { class: "tr-bar" }, status, progress, harmControl()),
+      h("div", { class: "tr-bar" }, status, progress, text.harmControl()),
       heads(set, state),
       list,
       pages,
@@ -454,7 +443,7 @@
     if (running) running.stop = !running.over;
     const whole = visit.set === set ? visit : { rows: null, args: listArgs(bare({ ...state, row: null }), catalogue) };
     visit.back = state.row;
-    await transcriptRow.show(element, { catalogue, set, state, rowArgs: (changes, key) => rowArgs({ ...state, ...changes }, key, catalogue), list: whole, again: (args, control, title) => again(element, args, control, title), modelControl, harmControl });
+    await transcriptRow.show(element, { catalogue, set, state, rowArgs: (changes, key) => rowArgs({ ...state, ...changes }, key, catalogue), list: whole, again: (args, control, title) => again(element, args, control, title), modelControl, harmControl: text.harmControl });
   }
 
   report.section({ id: ID, title: "Transcripts", render });
