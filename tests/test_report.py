@@ -300,6 +300,17 @@ def test_the_heatmap_has_a_cell_for_nothing_too(run: Run) -> None:
     assert sum(row["labels"] for row in rows) == sum(int(row["labels"]) for row in written if row["set"] == "scored")
 
 
+def test_the_axis_of_marks_ends_with_the_scale_of_the_policies(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    lines = ["set,criterion,mark,rows", "scored,Help,0,2", "scored,Help,3,4", "scored,Care,4,6", "benign,Help,7,1"]
+    path = tmp_path / "results/plots/marks.csv"
+    path.unlink()
+    path.write_text("\n".join(lines), encoding="utf-8")
+    shown: Any = datasets.data(run)["data/scored"]
+    axes = [one["spec"]["encoding"]["x"]["scale"]["domain"] for one in shown["marks"]]
+    assert axes == [[0, 1, 2, 3, 4]] * 2
+
+
 def test_an_average_stands_for_its_purpose_before_the_pool() -> None:
     cell = {"purpose": "harmful", "measure": "Safety", "low": 0.0, "high": 1.0, "n": 1, "total": 1}
     cells = [
