@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import math
 import signal
 import threading
 from collections import Counter
@@ -283,6 +284,8 @@ async def _go_through(
 def _signals(handle: Callable[[int], None]) -> Iterator[None]:
     """Give SIGTERM and Ctrl-C to `handle`, in the running loop; other threads than the main one get no signals."""
     loop = asyncio.get_running_loop()
+    # What asyncio's debug mode tells of slow steps holds the errors of tasks, and so an endpoint's words: a key among them.
+    loop.slow_callback_duration = math.inf
     heard = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
     for number in heard:
         loop.add_signal_handler(number, handle, number)

@@ -1,6 +1,8 @@
 """The key is sent, and is nowhere else: an endpoint echoes it in errors and replies, and all that a run leaves is searched."""
 
+import asyncio
 import json
+import math
 import os
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from star1 import calls
 from star1.records import write_rows
 from tests.conftest import ROOT
 from tests.faultserver import Running, running
@@ -63,6 +66,16 @@ def assert_clean(folder: Path, told: str) -> None:
     spellings = {KEY, json.dumps(KEY)[1:-1], KEY.replace("/", "\\/"), repr(KEY)[1:-1], KEY[:7], f"***{KEY[-4:]}"}
     for text in texts:
         assert not [one for one in spellings if one in text]
+
+
+def test_asyncio_tells_nothing_of_slow_steps() -> None:
+    """On a busy machine its debug mode told which tasks were slow, with their errors: an endpoint's words, and the key."""
+
+    async def limit() -> float:
+        with calls._signals(lambda _: None):
+            return asyncio.get_running_loop().slow_callback_duration
+
+    assert asyncio.run(limit(), debug=True) == math.inf
 
 
 def test_no_key_is_left_where_an_endpoint_echoes_it(endpoint: Running, tmp_path: Path) -> None:
