@@ -169,7 +169,7 @@ def test_the_first_failure_is_told_on_every_machine(monkeypatch: pytest.MonkeyPa
     first, second, third = boards_of(3, lost)
     second.failed("ended with status 3")
     third.failed("lost another one")
-    cluster.wait_until(lambda: lost, "the first to hear it", 10)
+    cluster.wait_until(lambda: first.trouble, "the first to hear it", 10)
     told = f"machine 2 of 3 ({socket.gethostname()}): ended with status 3"
     assert (second.trouble, third.trouble) == ("", told)
     for one in (third, second, first):
@@ -315,7 +315,10 @@ def test_a_job_asks_slurm_for_its_machines() -> None:
         "mpi": "srun",
     }
     values["finetune"]["settings"]["nodes"] = 1
-    assert {name: asked[name](wildcards) for name in names if asked[name](wildcards) is not None} == {"gpu": 4}
+    assert {name: asked[name](wildcards) for name in names if asked[name](wildcards) is not None} == {
+        "nodes": 1,  # the GPUs of one machine
+        "gpu": 4,
+    }
 
 
 def test_the_batch_is_held_over_all_machines() -> None:

@@ -143,7 +143,7 @@ def check(cache: Path, group: int) -> None:
 def test_two_members_work_on_one_cache(group: tuple[Member, Member, Path]) -> None:
     first, second, cache = group
     first.keep("a")
-    first.run("snakemake", "--quiet", "all")
+    first.run("snakemake", "--quiet", "rules", "host", "reason")
     commit(first)
     assert (first.path / "data/replies/stage.jsonl").stat().st_mode & 0o222 == 0  # a link by now
     second.run("git", "clone", "-q", str(first.path), str(second.path))
@@ -152,7 +152,7 @@ def test_two_members_work_on_one_cache(group: tuple[Member, Member, Path]) -> No
     # What grows in place, and what is made anew, where a read-only link lies.
     second.keep("b")
     second.edit("params.yaml", "alpha: 0.1", "alpha: 0.3")
-    second.run("snakemake", "--quiet", "all")
+    second.run("snakemake", "--quiet", "rules", "host", "reason")
     assert "0.3" in second.read("results/summary.txt")
     assert second.read("data/replies/stage.jsonl").count('"status":"ok"') == 2
     check(cache, cache.stat().st_gid)
