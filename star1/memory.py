@@ -198,7 +198,7 @@ def per_layer(shape: Shape, plan: Plan) -> float:
     norms = 4 * 4.0 * shape.hidden + (5 * 2.0 * shape.hidden if width == 2 else 2 * 4.0 * shape.hidden)
     # Queries, keys and values as attention sees them; scaled queries on a CPU; what comes out, and the same as one piece.
     heads = width * (query + 2 * key + 2 * query + (query if plan.kind == "cpu" else 0))
-    return norms + heads + 4 * width * shape.intermediate
+    return norms + heads + 3 * width * shape.intermediate  # gate, the other half, and their product
 
 
 def _scores(shape: Shape, plan: Plan) -> float:

@@ -15,7 +15,7 @@ PACKED = "star1_packed"  # name of our attention function in transformers' table
 # On the CPU, torch's fused attention takes several times as long for short sequences as a few matrix products do; these
 # keep the scores for the backward pass, so that the fused one takes the long ones.
 SHORT = 2048
-QUERIES = 512  # of a short sequence at a time: later keys are not even looked at; fewer would be more, smaller steps
+QUERIES = 256  # of a short sequence at a time: later keys are not even looked at; fewer would be more, smaller steps
 
 
 def pack(examples: Sequence[Example], capacity: int) -> list[list[Example]]:
@@ -139,7 +139,7 @@ class _Causal(torch.autograd.Function):
         for first, start, end in _blocks(ends):
             some = query[:, :, start:end].reshape(groups, -1, width)
             scores = (some @ key[:, first:end].transpose(1, 2)).view(groups, -1, end - start, end - first)
-            scores[..., start - first :].masked_fill_(_later(end - start), -torch.inf)
+            scores[..., start - first :] += _later(end - start, scores.dtype)
             saved.append(scores.softmax(-1).view(groups, -1, end - first))
             found[:, :, start:end] = (saved[-1] @ value[:, first:end]).view(groups, -1, end - start, width)
         ctx.save_for_backward(query, key, value, found, *saved)
@@ -166,14 +166,14 @@ class _Causal(torch.autograd.Function):
         return *slopes, None
 
 
-def _later(tokens: int) -> torch.Tensor:
-    """Which keys [tokens, tokens] of a block come after the query; on the CPU, as all of this is."""
-    return _triangle(QUERIES)[:tokens, :tokens]
+def _later(tokens: int, dtype: torch.dtype) -> torch.Tensor:
+    """What to add to scores [tokens, tokens] so that no query sees later keys; on the CPU, as all of this is."""
+    return _triangle(QUERIES, dtype)[:tokens, :tokens]
 
 
 @functools.cache
-def _triangle(size: int) -> torch.Tensor:
-    return torch.ones(size, size, dtype=torch.bool).triu(1)
+def _triangle(size: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.full((size, size), -torch.inf, dtype=dtype).triu_(1)
 
 
 def _blocks(ends: list[int]) -> list[tuple[int, int, int]]:

@@ -11,8 +11,8 @@ import torch
 
 from star1 import peers, sharding
 from star1.errors import SettingError, Star1Error, StoppedError, tell
+from star1.layers import use_feeding_norms, use_gated_products, use_wide_outputs
 from star1.losses import Scored
-from star1.norms import use_feeding_norms
 from star1.packing import collate, pack, shares, use_packed_attention
 from star1.progress import Progress
 from star1.recipe import Optimisation, rate_at
@@ -64,6 +64,8 @@ def train(
     """
     use_packed_attention(model)
     use_feeding_norms(model)
+    use_wide_outputs(model)
+    use_gated_products(model)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()

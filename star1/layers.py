@@ -1,7 +1,8 @@
-"""RMS norms in one step forward and one back, which hand on what the linear layers after them take in.
+"""What lies between the products of a layer, in fewer and cheaper steps: RMS norms, and the types of what is added up.
 
 The library's norm is ten small operations with as many tensors kept for the backward pass, and under autocast each of the
-layers that share its output makes a narrow copy of its own.
+layers that share its output makes a narrow copy of its own. Where a narrow tensor meets a wide one, as at each residual
+sum, a CPU takes several times as long as for two wide ones.
 """
 
 from typing import Any
@@ -50,6 +51,79 @@ class FeedingNorm(torch.nn.Module):
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
         found: torch.Tensor = RootMeanSquare.apply(hidden, self.weight, self.variance_epsilon, dtype)  # type: ignore[no-untyped-call]
         return found
+
+
+class WideLinear(torch.nn.Linear):
+    """What a linear layer becomes whose output only meets float32 (`use_wide_outputs`): under autocast on a CPU it gives that.
+
+    The values are the same, since a sum or product of the two types is made in float32 anyway.
+    """
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The product, widened on a CPU."""
+        found = super().forward(hidden)
+        return found.float() if found.device.type == "cpu" else found
+
+
+# What is added to the residual stream, and what is turned by cosines and sines of positions.
+WIDE = ("o_proj", "down_proj", "q_proj", "k_proj")
+
+
+def use_wide_outputs(causal: Any) -> int:
+    """Exchange the linear layers whose outputs only meet float32, as the residual stream is; gives their number."""
+    made = 0
+    if causal.config.model_type not in FEEDING or causal.get_input_embeddings().weight.dtype != torch.float32:
+        return 0
+    for parent in causal.modules():
+        for name, module in parent.named_children():
+            # Qwen3 norms queries and keys first, in the type that they come in.
+            if name in WIDE and type(module) is torch.nn.Linear and not hasattr(parent, f"{name[0]}_norm"):
+                module.__class__ = WideLinear
+                made += 1
+    return made
+
+
+class GatedProduct(torch.autograd.Function):
+    """`silu(gate) * up`, both [..., i]; the library's two steps, to the bit, that keep one tensor of three less."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        """The product."""
+        ctx.save_for_backward(gate, up)
+        return torch.nn.functional.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *above: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gradients of both."""
+        gate, up = ctx.saved_tensors
+        of_gate: torch.Tensor = torch.ops.aten.silu_backward(above[0] * up, gate)
+        return of_gate, torch.nn.functional.silu(gate).mul_(above[0])
+
+
+class GatedFeed(torch.nn.Module):
+    """What a gated feed-forward layer becomes (`use_gated_products`): its linear layers, names and hooks stay."""
+
+    gate_proj: torch.nn.Module
+    up_proj: torch.nn.Module
+    down_proj: torch.nn.Module
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """down(silu(gate(hidden)) * up(hidden))."""
+        product = GatedProduct.apply(self.gate_proj(hidden), self.up_proj(hidden))  # type: ignore[no-untyped-call]
+        found: torch.Tensor = self.down_proj(product)
+        return found
+
+
+def use_gated_products(causal: Any) -> int:
+    """Exchange the feed-forward layers of a model that are gated by SiLU and nothing else; gives their number."""
+    made = 0
+    for module in causal.modules() if causal.config.model_type in FEEDING else ():
+        names = {name for name, _ in module.named_children()} - {"act_fn"}
+        plain = type(module).__name__.lower() == f"{causal.config.model_type}mlp"
+        if plain and names == {"gate_proj", "up_proj", "down_proj"} and causal.config.hidden_act in ("silu", "swish"):
+            module.__class__ = GatedFeed
+            made += 1
+    return made
 
 
 def use_feeding_norms(causal: Any) -> int:

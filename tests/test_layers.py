@@ -1,11 +1,11 @@
-"""Norms in one step are the library's, in value and gradients, and stay away from models in which they would not be."""
+"""Layers in fewer steps are the library's, in value and gradients, and stay away from models in which they would not be."""
 
 import copy
 from typing import Any
 
 import pytest
 
-from star1 import norms
+from star1 import layers
 from tests.micro import tokenizer_and_model
 
 torch = pytest.importorskip("torch")
@@ -26,7 +26,7 @@ def norm(kind: str = "qwen2", dtype: Any = None) -> Any:
 
 def fed(norm: Any) -> Any:
     made = copy.deepcopy(norm)
-    made.__class__ = norms.FeedingNorm
+    made.__class__ = layers.FeedingNorm
     return made
 
 
@@ -72,7 +72,7 @@ def test_gradcheck() -> None:
     torch.manual_seed(2)
     hidden, weight = torch.randn(3, 6, requires_grad=True), torch.randn(6, requires_grad=True)
     given = (hidden, weight, 1e-6, torch.float32)
-    assert torch.autograd.gradcheck(norms.RootMeanSquare.apply, given, eps=1e-3, atol=1e-2, rtol=1e-2)
+    assert torch.autograd.gradcheck(layers.RootMeanSquare.apply, given, eps=1e-3, atol=1e-2, rtol=1e-2)
 
 
 def test_a_model_is_changed_whole() -> None:
@@ -81,8 +81,8 @@ def test_a_model_is_changed_whole() -> None:
     before = {name: one.clone() for name, one in model.state_dict().items()}
     ids = torch.arange(12)[None]
     expected = model(input_ids=ids).logits
-    assert norms.use_feeding_norms(model) == 2 * model.config.num_hidden_layers + 1
-    assert norms.use_feeding_norms(model) == 0  # they are changed already
+    assert layers.use_feeding_norms(model) == 2 * model.config.num_hidden_layers + 1
+    assert layers.use_feeding_norms(model) == 0  # they are changed already
     assert torch.allclose(model(input_ids=ids).logits, expected, rtol=1e-5, atol=1e-6)
     assert {name: one.tolist() for name, one in model.state_dict().items()} == {
         name: one.tolist() for name, one in before.items()
@@ -94,7 +94,68 @@ def test_other_norms_are_left_alone() -> None:
     model = tokenizer_and_model()[1]
     model.model.norm = norm("gemma").requires_grad_(True)
     model.config.hidden_size = WIDTH
-    assert norms.use_feeding_norms(model) == 0
+    assert layers.use_feeding_norms(model) == 0
     other = tokenizer_and_model()[1]
     other.config.model_type = "olmo2"
-    assert norms.use_feeding_norms(other) == 0
+    assert layers.use_feeding_norms(other) == 0
+
+
+def narrow_pass(model: Any, ids: Any) -> tuple[Any, list[Any]]:
+    """Logits under autocast, and the gradients of all weights."""
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(input_ids=ids).logits
+    logits.float().square().mean().backward()
+    return logits, [one.grad.clone() for one in model.parameters()]
+
+
+def test_wide_outputs_change_no_bit_of_what_a_model_says() -> None:
+    """Products with float32 are made in float32 anyway; only roundings on the way back are fewer."""
+    model = tokenizer_and_model()[1]
+    ids = torch.arange(12)[None]
+    logits, before = narrow_pass(model, ids)
+    assert layers.use_wide_outputs(model) == 4 * model.config.num_hidden_layers
+    assert layers.use_wide_outputs(model) == 0  # they are changed already
+    wide, after = narrow_pass(model, ids)
+    assert torch.equal(logits, wide)
+    for one, other in zip(before, after, strict=True):
+        assert torch.allclose(one, other, rtol=0.05, atol=0.01 * float(one.abs().max()))
+
+
+def test_narrow_models_and_unknown_ones_keep_their_outputs() -> None:
+    """A residual stream in bfloat16 would become one in float32."""
+    assert layers.use_wide_outputs(tokenizer_and_model()[1].bfloat16()) == 0
+    other = tokenizer_and_model()[1]
+    other.config.model_type = "olmo2"
+    assert layers.use_wide_outputs(other) == 0
+    other = tokenizer_and_model()[1]
+    for layer in other.model.layers:
+        layer.self_attn.q_norm = layer.self_attn.k_norm = torch.nn.Identity()
+    assert layers.use_wide_outputs(other) == 2 * other.config.num_hidden_layers
+
+
+@pytest.mark.parametrize("narrow", [True, False])
+def test_gated_products_are_the_library_s_to_the_bit(narrow: bool) -> None:
+    """Values and gradients; attention off the way, whose own sums hang on the order."""
+    mlp = tokenizer_and_model()[1].model.layers[0].mlp
+    other = copy.deepcopy(mlp)
+    other.__class__ = layers.GatedFeed
+    torch.manual_seed(4)
+    hidden, found = torch.randn(2, 9, mlp.hidden_size), []
+    for one in (mlp, other):
+        given = hidden.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            made = one(given)
+        made.float().square().sum().backward()
+        found.append([made, given.grad, *(weight.grad for weight in one.parameters())])
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
+def test_feeds_of_other_kinds_are_left_alone() -> None:
+    """One more layer in it, another gate, another architecture."""
+    model = tokenizer_and_model()[1]
+    model.model.layers[0].mlp.extra = torch.nn.Identity()
+    assert layers.use_gated_products(model) == model.config.num_hidden_layers - 1
+    model = tokenizer_and_model()[1]
+    model.config.hidden_act = "gelu"
+    assert layers.use_gated_products(model) == 0
