@@ -59,7 +59,7 @@ def dvc_yaml(args: argparse.Namespace) -> None:
 
 def plan(args: argparse.Namespace) -> None:
     """Print what each engine would run; fails when they differ."""
-    from star1.workflow import dvcfile, sync
+    from star1.workflow import dvcfile, reasons, sync
 
     snakemake, dvc = sync.snakemake_plan(), sync.dvc_plan()[0] - {dvcfile.IN_STEP}
     if args.json:
@@ -67,7 +67,8 @@ def plan(args: argparse.Namespace) -> None:
     else:
         for name in sorted({*snakemake, *dvc}):
             engines = [engine for engine, names in (("snakemake", snakemake), ("dvc", dvc)) if name in names]
-            say(f"{name}: {' and '.join(engines)}{' (' + snakemake[name] + ')' if name in snakemake else ''}")
+            why = f" ({reasons.shortened(snakemake[name])})" if name in snakemake else ""
+            say(f"{name}: {' and '.join(engines)}{why}")
         say(f"{len(snakemake)} stages for snakemake, {len(dvc)} for dvc")
     if set(snakemake) != dvc:
         sys.exit(1)
@@ -169,6 +170,8 @@ def ledger(args: argparse.Namespace) -> None:
     from star1.workflow import sync
 
     chosen = stored.stores(args.stages)
+    if not chosen and args.what in ("verify", "compact"):
+        return say("no replies")
     if args.what == "status":
         endpoints = params.Params.model_validate(params.load()).llm.endpoints.values()
         told = stored.status(chosen, {(one.label, one.model): one.price for one in endpoints if one.price})
@@ -292,7 +295,7 @@ def images(args: argparse.Namespace) -> None:
     if args.what == "conda":
         return conda.check() if args.check else conda.write()
     which = args.variant or known.variant(params.load())
-    wanted = [known.Image(kind, which) for kind in args.kinds or known.KINDS]
+    wanted = [known.Image(kind, which) for kind in known.chosen(args.kinds)]
     if args.what == "build":
         return image_build.build_all(wanted, args.offline, say)
     for image in wanted:
