@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from star1 import cli, params
+from star1 import cli, params, status
 from star1.calls import Calls, Outcome
 from star1.deliberation import categorize, reason, score
 from star1.endpoints import Endpoint, Sampling
@@ -91,6 +91,7 @@ def test_nothing_is_sent_made_or_asked_for(project: Path, monkeypatch: pytest.Mo
     found = settings(base_url="http://no-such-host.invalid/v1", key="NO_SUCH_KEY", slots=2)
     # In a project's folder jobs tell what they do; `star1 watch` took these for jobs of a run.
     monkeypatch.chdir(project)
+    monkeypatch.setattr(status, "FOLDER", project / "status")
     (project / "Snakefile").touch()
     before = sorted(project.rglob("*"))
     foreseen = estimates(found, [], project)

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from star1 import cli, tags
+from star1 import cli, status, tags
 from star1.deliberation import NO_POLICY
 from star1.errors import InputError
 from star1.passport import finding, text
@@ -314,9 +314,10 @@ def test_tables_alone_say_where_the_rows_are(project: Path) -> None:
 def test_who_looks_at_calls_is_no_job_of_a_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stage's own code goes through a row: `star1 watch` told of a finished stage of one row."""
     monkeypatch.chdir(project)
+    monkeypatch.setattr(status, "FOLDER", project / "status")
     Path("Snakefile").touch()
     assert issue("0", Path())["category"]["calls"]
-    assert not Path(".work").exists()
+    assert not status.FOLDER.exists()
 
 
 def test_an_address_that_means_several_things(project: Path) -> None:
