@@ -401,13 +401,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(do=sync_engines)
     command = commands.add_parser("preset", help="write a preset or single values into params.yaml")
     command.add_argument("name", nargs="?", help="a file of presets/, without .yaml")
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a single value, for example curate.size=500; may be given often",
-    )
+    _add_set(command, "a single value, for example curate.size=500; may be given often")
     command.set_defaults(do=preset)
     command = commands.add_parser("check-params", help="check params.yaml")
     command.set_defaults(do=check_params)
@@ -514,6 +508,10 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
+def _add_set(command: argparse.ArgumentParser, told: str) -> None:
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=told)
+
+
 def _add_push(commands: Any) -> None:
     command = commands.add_parser(
         "push", help="upload releases to the Hugging Face hub; without --yes, tell what would be"
@@ -540,13 +538,7 @@ def _add_doctor(commands: Any) -> None:
         metavar="NAME",
         help="as if this preset had been put into params.yaml, which is not written; may be given often",
     )
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a single value, in the same way; may be given often",
-    )
+    _add_set(command, "a single value, in the same way; may be given often")
     command.add_argument("--profile", metavar="FOLDER", help="as if run with this profile (profiles/slurm)")
     command.add_argument("--all", action="store_true", help="also endpoints without a role")
     command.add_argument("--offline", action="store_true", help="ask nobody over the network")
