@@ -120,7 +120,7 @@ onstart:
 
 onsuccess:
     engine.on_end(workflow)
-    engine.show_results()
+    engine.show_results(workflow)
 
 
 onerror:

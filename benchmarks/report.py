@@ -22,6 +22,7 @@ from benchmarks import synthetic
 from star1.records import Row, write_rows, write_text
 from star1.report import transcripts
 from star1.report.writing import PAGE, write_data
+from tests.browsing import CHROMIUM, OPTIONS
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = re.compile(r'<script src="([^"]+)\.js"')
@@ -45,14 +46,6 @@ WORDS = {
 JUDGES = {"harmful": ["refusal", "guard"], "benign": ["refusal"], "reasoning": ["grader"]}
 # A word that few rows have, and which shares of the rows.
 RARE, RARE_SHARE = "quokka", 0.0005
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 
 
 class Texts:
@@ -263,7 +256,7 @@ def measure(index: Path) -> Iterator[str]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         for title, address in VIEWS.items():
             opened = Opened(browser, f"{index.as_uri()}{address}")
             yield f"| {title} | interactive | {opened.seconds:.2f} s | {opened.worked_until_ready:.2f} s |"

@@ -241,9 +241,7 @@ async def _go_through(
 ) -> tuple[Spill, dict[int, ReplyError]]:
     kept, failed = Spill(len(rows)), dict[int, ReplyError]()
     waiting = iter(enumerate(rows))
-    progress = Progress(
-        stage, len(rows), job=client.store.path.stem, more=lambda: {"quarantined": len(failed), "calls": client.told()}
-    )
+    progress = _progress(stage, len(rows), failed, client)
     taking = True
 
     async def work() -> None:
@@ -252,7 +250,8 @@ async def _go_through(
                 kept.put(place, await handle(client, row))
             except ReplyError as error:
                 failed[place] = error
-            progress.add()
+            if progress is not None:
+                progress.add()
 
     async def stopped(number: int) -> None:
         raise StoppedError(stage, number, client.left)
@@ -275,9 +274,19 @@ async def _go_through(
             raise errors.exceptions[0] from None
         finally:
             taking = False
-            progress.close()
+            if progress is not None:
+                progress.close()
             await client.close()
     return kept, failed
+
+
+def _progress(stage: str, rows: int, failed: Mapping[int, ReplyError], client: Client) -> Progress | None:
+    """What tells how far the rows are; None where replies are only looked up."""
+    if not client.asks:
+        return None
+    return Progress(
+        stage, rows, job=client.store.path.stem, more=lambda: {"quarantined": len(failed), "calls": client.told()}
+    )
 
 
 @contextlib.contextmanager

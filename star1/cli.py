@@ -59,7 +59,7 @@ def dvc_yaml(args: argparse.Namespace) -> None:
 
 def plan(args: argparse.Namespace) -> None:
     """Print what each engine would run; fails when they differ."""
-    from star1.workflow import dvcfile, sync
+    from star1.workflow import dvcfile, reasons, sync
 
     snakemake, dvc = sync.snakemake_plan(), sync.dvc_plan()[0] - {dvcfile.IN_STEP}
     if args.json:
@@ -67,7 +67,8 @@ def plan(args: argparse.Namespace) -> None:
     else:
         for name in sorted({*snakemake, *dvc}):
             engines = [engine for engine, names in (("snakemake", snakemake), ("dvc", dvc)) if name in names]
-            say(f"{name}: {' and '.join(engines)}{' (' + snakemake[name] + ')' if name in snakemake else ''}")
+            why = f" ({reasons.shortened(snakemake[name])})" if name in snakemake else ""
+            say(f"{name}: {' and '.join(engines)}{why}")
         say(f"{len(snakemake)} stages for snakemake, {len(dvc)} for dvc")
     if set(snakemake) != dvc:
         sys.exit(1)
@@ -169,6 +170,8 @@ def ledger(args: argparse.Namespace) -> None:
     from star1.workflow import sync
 
     chosen = stored.stores(args.stages)
+    if not chosen and args.what in ("verify", "compact"):
+        return say("no replies")
     if args.what == "status":
         endpoints = params.Params.model_validate(params.load()).llm.endpoints.values()
         told = stored.status(chosen, {(one.label, one.model): one.price for one in endpoints if one.price})
@@ -292,7 +295,7 @@ def images(args: argparse.Namespace) -> None:
     if args.what == "conda":
         return conda.check() if args.check else conda.write()
     which = args.variant or known.variant(params.load())
-    wanted = [known.Image(kind, which) for kind in args.kinds or known.KINDS]
+    wanted = [known.Image(kind, which) for kind in known.chosen(args.kinds)]
     if args.what == "build":
         return image_build.build_all(wanted, args.offline, say)
     for image in wanted:
@@ -398,13 +401,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(do=sync_engines)
     command = commands.add_parser("preset", help="write a preset or single values into params.yaml")
     command.add_argument("name", nargs="?", help="a file of presets/, without .yaml")
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a single value, for example curate.size=500; may be given often",
-    )
+    _add_set(command, "a single value, for example curate.size=500; may be given often")
     command.set_defaults(do=preset)
     command = commands.add_parser("check-params", help="check params.yaml")
     command.set_defaults(do=check_params)
@@ -511,6 +508,10 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
+def _add_set(command: argparse.ArgumentParser, told: str) -> None:
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=told)
+
+
 def _add_push(commands: Any) -> None:
     command = commands.add_parser(
         "push", help="upload releases to the Hugging Face hub; without --yes, tell what would be"
@@ -537,13 +538,7 @@ def _add_doctor(commands: Any) -> None:
         metavar="NAME",
         help="as if this preset had been put into params.yaml, which is not written; may be given often",
     )
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a single value, in the same way; may be given often",
-    )
+    _add_set(command, "a single value, in the same way; may be given often")
     command.add_argument("--profile", metavar="FOLDER", help="as if run with this profile (profiles/slurm)")
     command.add_argument("--all", action="store_true", help="also endpoints without a role")
     command.add_argument("--offline", action="store_true", help="ask nobody over the network")

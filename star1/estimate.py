@@ -30,6 +30,8 @@ STAND_IN_TOKENS = {"categorize": 2, "reason": 87, "score": 6, "judge": 1}
 STAND_IN_TOKENS |= {"benign_rewrite": 10, "benign_reason": 49, "benign_score": 6}
 # Artifacts in running order: rows of an earlier one stand for those of a later one that is not made yet.
 CHAIN = ("collection", "categorized", "cot", "star1", "benign/rewritten", "benign/cot")
+# Begins what is told of benchmarks that are left out.
+FEWER = "of fewer benchmarks"
 HEADER = ("stage", "model", "rows", "stored", "calls", "tokens in", "tokens out", "USD", "hours")
 STAGES: Mapping[str, tuple[str, str, Callable[..., Outcome]]] = {
     "categorize": ("classifier", "collection", deliberation.categorize),
@@ -48,6 +50,8 @@ class Counting(Client):
         missing: foreseen tokens of each request that would be sent, by key.
         known: tokens by the same measure of the prompts in the store, and by the endpoint's own count.
     """
+
+    asks = False
 
     def __init__(self, calls: Calls, store: Store, counted: Mapping[str, int]) -> None:
         # No key is needed to count.
@@ -271,7 +275,7 @@ def judged_rows(params: Params, model: str, root: Path, filler: Filler) -> tuple
     for name in params.generate.benchmarks:
         rows, answers = root / f"data/benchmarks/{name}.jsonl", root / f"results/generations/{model}/{name}.jsonl"
         if not rows.is_file():
-            stands_for = stands_for or f"fewer: there is no {rows} yet"
+            stands_for = stands_for or f"{FEWER}, since there is no {rows} yet"
             continue
         known = {row["id"]: row for row in read_rows(rows, ["id", "question", "purpose"])}
         if answers.is_file():
@@ -292,6 +296,16 @@ def judged_rows(params: Params, model: str, root: Path, filler: Filler) -> tuple
     return found, stands_for
 
 
+def _standing_in(found: Sequence[Estimate]) -> dict[str, list[str]]:
+    """What stands for rows that are not made yet, and for which stages."""
+    told: dict[str, list[str]] = {}
+    for one in found:
+        if one.stands_for and one.rows:
+            fewer = one.stands_for.startswith(FEWER)
+            told.setdefault(one.stands_for if fewer else f"by the rows of {one.stands_for}", []).append(one.stage)
+    return told
+
+
 def table(found: list[Estimate]) -> list[str]:
     """Estimates as lines of text, with their sum, and what is not exact about them."""
     rows: list[tuple[str, ...]] = [HEADER]
@@ -304,7 +318,7 @@ def table(found: list[Estimate]) -> list[str]:
     calls = sum(one.calls for one in found)
     unknown = [one.stage for one in found if one.stands_for and not one.rows]
     without = f", and what {', '.join(unknown)} will ask, whose rows are not made yet" if unknown else ""
-    notes = [f"{one.stage}: by the rows of {one.stands_for}" for one in found if one.stands_for and one.rows]
+    notes = [f"{', '.join(stages)}: {instead}" for instead, stages in _standing_in(found).items()]
     unpriced = sorted({one.label for one in found if one.usd is None and one.calls})
     if unpriced:
         notes.append(f"no price is set for {', '.join(unpriced)}")

@@ -11,6 +11,7 @@ import orjson
 
 from star1 import params as parameters
 from star1.errors import InputError
+from star1.judged import see_judged
 from star1.records import Row, read_rows, write_json, write_rows
 from star1.tables import cell, check, measure_of, primary
 from star1.tasks import prompt_of
@@ -84,12 +85,7 @@ def collect(root: Path, model: str, values: Mapping[str, Any]) -> list[Answers]:
     Raises:
         InputError: it has none.
     """
-    folder = root / "results/judgements" / model
-    files = sorted(folder.glob("*.jsonl"))
-    if not files:
-        known = sorted(path.name for path in (root / "results/judgements").glob("*/"))
-        raise InputError(folder, "no judgements", f"one of {', '.join(known) or 'none yet'}", "run `snakemake judge`")
-    return [_answers(root, model, path.stem, values) for path in files]
+    return [_answers(root, model, path.stem, values) for path in see_judged(model, root)]
 
 
 def _answers(root: Path, model: str, benchmark: str, values: Mapping[str, Any]) -> Answers:

@@ -106,9 +106,8 @@ def _said(how: Judge, one: Benchmark, row: Row) -> str:
 
 def _see_made(stage: str, instead: str, wanted: Path) -> None:
     if instead:
-        raise InputError(
-            wanted, "not made yet", f"the rows of {stage}", "`snakemake --until` the stage before makes them"
-        )
+        how = wanted.as_posix() if wanted.suffix else "--until generate"
+        raise InputError(wanted, "not made yet", f"the rows of {stage}", f"`snakemake {how}` makes them")
 
 
 def _calls(

@@ -6,14 +6,14 @@ A file's name carries a key of all that goes into it, so another lock, definitio
 import contextlib
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from star1.errors import InputError
+from star1.errors import InputError, SettingError
 from star1.records import Row
 
 KINDS = ("data", "finetune", "vllm")
@@ -99,6 +99,18 @@ def read_base(root: Path = Path()) -> Row | None:
 def variant(params: Mapping[str, Any]) -> str:
     """Which builds of torch and vLLM params.yaml asks for."""
     return str((params.get("images") or {}).get("variant", "cpu"))
+
+
+def chosen(kinds: Sequence[str]) -> Sequence[str]:
+    """Those kinds of work, or all where none is named.
+
+    Raises:
+        SettingError: there is no such kind.
+    """
+    for kind in kinds:
+        if kind not in KINDS:
+            raise SettingError("images", repr(kind), f"one of {', '.join(KINDS)}")
+    return kinds or KINDS
 
 
 def names(params: Mapping[str, Any], root: Path = Path()) -> dict[str, str]:

@@ -76,6 +76,13 @@ def one_row(tokenizer: Any, rows: Sequence[Row], number: int, settings: Settings
     Raises:
         InputError: there is no such row.
     """
+    if not rows:
+        raise InputError(
+            "train inspect",
+            "no training rows",
+            "rows in the run's data",
+            "`snakemake` makes them, `dvc pull` fetches them",
+        )
     if not 0 <= number < len(rows):
         raise InputError("--row", str(number), f"0 to {len(rows) - 1}")
     example = render(tokenizer, rows[number], settings)
@@ -100,7 +107,11 @@ def inspect(values: dict[str, Any], run: str, row: int | None, identity: str | N
     # The seeds of a run read the same rows; the first stands for all.
     model = runs.expand([run], table)[0]
     if model not in runs.by_model(table):
-        raise InputError(f"run {run!r}", "not in finetune.runs", "one of " + ", ".join([*table, *runs.by_model(table)]))
+        raise InputError(
+            f"run {run!r}",
+            "not in finetune.runs",
+            "one of " + ", ".join(dict.fromkeys([*table, *runs.by_model(table)])),
+        )
     inputs, job = Inputs(Params(values)), SimpleNamespace(run=model)
     shared = values["finetune"]["settings"]
     settings: Settings = settings_from(runs.settings_of(shared, runs.entry_of(model, table)))

@@ -84,7 +84,10 @@ class Client:
         readings: how replies were read, by count.
         slots: requests in flight, at most.
         faults: attempts without a reply, by reason.
+        asks: whether requests may be sent; who only looks replies up is no job that a run does.
     """
+
+    asks = True
 
     def __init__(self, endpoint: Endpoint, sampling: Sampling, store: Store, others: Sequence[Endpoint] = ()) -> None:
         self.endpoint, self.store = endpoint, store

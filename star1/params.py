@@ -444,7 +444,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except (YAMLError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError([f"{path}{_not_yaml(error)}; expected a mapping of sections."]) from None
     if not isinstance(new, dict):
-        raise ParamsError([f"{path}: a {type(new).__name__}; expected a mapping of sections."])
+        found = "empty" if new is None else f"a {type(new).__name__}"
+        raise ParamsError(
+            [f"{path}: {found}; expected a mapping of sections. Hint: `git checkout {path}` brings it back."]
+        )
     if lines := [f"{path}: {line}" for line in _differences("", old, new)]:
         raise ParamsError(lines)
     return new
@@ -661,7 +664,8 @@ def _unknown(key: str, names: list[str], table: Mapping[str, Any]) -> Iterator[s
         if name not in table:
             near = difflib.get_close_matches(name, table, 1)
             hint = f" Hint: did you mean {near[0]}?" if near else ""
-            yield f"{key}: {name!r}, which nothing is called; expected one of {', '.join(sorted(table))}.{hint}"
+            known = f"one of {', '.join(sorted(table))}" if table else "an entry of that name, and there is none at all"
+            yield f"{key}: {name!r}, which nothing is called; expected {known}.{hint}"
 
 
 def used_files(params: Params) -> Iterator[tuple[str, Located]]:

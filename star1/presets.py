@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from star1 import params
 from star1.errors import SettingError
@@ -53,7 +54,7 @@ def assign(values: Any, text: str) -> None:
     """Put one value where `section.key=value` says, in place; the value is YAML, and null takes out an entry of a table.
 
     Raises:
-        SettingError: it has no `=`, or the path leads through something that is no mapping.
+        SettingError: it has no `=`, the value is not YAML, or the path leads through something that is no mapping.
     """
     path, sign, value = text.partition("=")
     if not sign or not path:
@@ -65,7 +66,11 @@ def assign(values: Any, text: str) -> None:
         raise SettingError(
             "--set", f"{path!r}, and there is no {'.'.join(parents)}", "the path of a value in params.yaml"
         )
-    found = YAML(typ="safe", pure=True).load(value)
+    try:
+        found = YAML(typ="safe", pure=True).load(value)
+    except YAMLError as error:
+        told = str(getattr(error, "problem", None) or error)
+        raise SettingError("--set", f"{text!r}, whose value is not YAML ({told})", "section.key=value") from None
     if found is None and len(parents) == MERGED_LEVELS:
         values.pop(last, None)
     else:

@@ -104,6 +104,8 @@ def _sum(one: int | None, other: int | None) -> int | None:
 class Recalling(Client):
     """Answers from the store alone, and remembers what answered each row."""
 
+    asks = False
+
     def __init__(self, calls: Calls, store: Store, known: Mapping[str, Row]) -> None:
         # No key is needed to look, and nothing is spent.
         endpoint = calls.endpoint.model_copy(update={"key": None, "max_usd": None})

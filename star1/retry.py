@@ -26,6 +26,7 @@ JUDGED, LADDER = Path("results/quarantine"), Path("results/ladder/quarantine")
 LOCKS = Path(".snakemake/locks")
 # Rows that no model was asked about, in a stage that an earlier one decides for.
 NEVER_ASKED = frozenset({NO_POLICY})
+NONE = "no row is in quarantine for want of a usable reply"
 
 
 @dataclass(frozen=True)
@@ -77,17 +78,17 @@ def select(found: Mapping[str, Quarantine], stages: Sequence[str], reasons: Sequ
     """
     for stage in stages:
         if stage not in found:
-            hint = "" if found else "no row is in quarantine"
-            raise SettingError(
-                "--stage", f"no quarantined row of {stage!r}", f"one of {', '.join(found) or 'none'}", hint
-            )
+            raise SettingError("--stage", f"no quarantined row of {stage!r}", _one_of(list(found)))
     chosen = [found[stage] for stage in stages or found]
     known = sorted({row["reason"] for one in chosen for row in one.rows})
     for reason in reasons:
         if reason not in known:
-            found_reason, expected = f"no quarantined row with {reason!r}", ", ".join(map(repr, known)) or "none"
-            raise SettingError("--reason", found_reason, f"one of {expected}")
+            raise SettingError("--reason", f"no quarantined row with {reason!r}", _one_of(list(map(repr, known))))
     return [one for one in chosen if not reasons or one.chosen(reasons)]
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return f"one of {', '.join(names)}" if names else f"nothing at all, since {NONE}"
 
 
 def table(found: Sequence[Quarantine]) -> list[str]:
@@ -95,7 +96,7 @@ def table(found: Sequence[Quarantine]) -> list[str]:
     counts = [(one.stage, Counter(row["reason"] for row in one.rows)) for one in found]
     rows = [("stage", "reason", "rows")]
     rows += [(stage, reason, f"{count:,}") for stage, counter in counts for reason, count in counter.most_common()]
-    return columns(rows) if found else ["no row is in quarantine"]
+    return columns(rows) if found else [NONE]
 
 
 def served(path: Path, items: Mapping[str, str]) -> dict[str, dict[str, Row]]:

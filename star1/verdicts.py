@@ -63,10 +63,7 @@ def parse_refusal(reply: Reply) -> Parsed[Verdict]:
     Raises:
         ReplyError: `unknown_verdict`, or an unfinished reply.
     """
-    word = final_text(reply).lower()
-    if word not in REFUSAL_VERDICTS:
-        raise _unreadable(f"exactly one of {', '.join(REFUSAL_VERDICTS)}", reply)
-    return Parsed(Verdict(word), "word")
+    return Parsed(Verdict(_word(reply, REFUSAL_VERDICTS)), "word")
 
 
 def parse_equality(reply: Reply) -> Parsed[Verdict]:
@@ -75,10 +72,15 @@ def parse_equality(reply: Reply) -> Parsed[Verdict]:
     Raises:
         ReplyError: `unknown_verdict`, or an unfinished reply.
     """
+    return Parsed(Verdict("correct" if _word(reply, EQUALITY_VERDICTS) == "equal" else "incorrect"), "word")
+
+
+def _word(reply: Reply, words: Sequence[str]) -> str:
+    """A reply that is one of `words` and nothing else."""
     word = final_text(reply).lower()
-    if word not in EQUALITY_VERDICTS:
-        raise _unreadable(f"exactly one of {', '.join(EQUALITY_VERDICTS)}", reply)
-    return Parsed(Verdict("correct" if word == "equal" else "incorrect"), "word")
+    if word not in words:
+        raise _unreadable(f"exactly one of {', '.join(words)}", reply)
+    return word
 
 
 def parse_guard(reply: Reply) -> Parsed[Verdict]:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import orjson
 
 from tests.loopback import Answer
+from tests.served import running
 
 Respond = Callable[[dict[str, Any], int], Answer]
 
@@ -193,13 +194,8 @@ def batch_server(respond: Respond, **behaviour: Any) -> Iterator[Batches]:
 
         do_GET = do_POST = answer  # noqa: N815
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        listening.daemon_threads = True
-        served.url = f"http://127.0.0.1:{listening.server_address[1]}/v1"
-        thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield served
-        finally:
-            listening.shutdown()
-            thread.join()
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    listening.daemon_threads = True
+    served.url = f"http://127.0.0.1:{listening.server_address[1]}/v1"
+    with running(listening):
+        yield served

@@ -1,11 +1,12 @@
 """For tests: a server on the loopback address that stands for GitHub's raw files and API, the hub, and any other address."""
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.served import running
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -92,11 +93,5 @@ class _Handler(BaseHTTPRequestHandler):
 def serving() -> Iterator[FileServer]:
     """A running server."""
     server = FileServer()
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with running(server):
         yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

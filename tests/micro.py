@@ -7,7 +7,7 @@ import pytest
 
 from star1 import checkpoints, sft, tiny
 from star1.dialogues import dialogues
-from star1.records import Row
+from star1.records import Row, write_rows
 
 torch = pytest.importorskip("torch")
 SETTINGS = tiny.Settings(
@@ -52,6 +52,13 @@ def checkpoint(folder: Path, settings: tiny.Settings = SETTINGS, loudness: float
     model.config.dtype = torch.bfloat16
     model.to(torch.bfloat16).save_pretrained(staging)
     checkpoints.publish(staging, folder, "tiny", {"made": "for tests"})
+    return folder
+
+
+def base_and_rows(folder: Path, loudness: float = 1.0) -> Path:
+    """A folder with a checkpoint `micro` and training rows, `rows.jsonl`."""
+    checkpoint(folder / "micro", loudness=loudness)
+    write_rows(folder / "rows.jsonl", ROWS)
     return folder
 
 

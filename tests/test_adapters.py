@@ -18,10 +18,10 @@ import pytest
 
 from star1 import adapters, chat, checkpoints, engines, resuming, sft, sharding
 from star1.errors import InputError, SettingError, StoppedError
-from star1.records import read_json, write_json, write_rows
+from star1.records import read_json, write_json
 from tests.conftest import ROOT
 from tests.loopback import run_script
-from tests.micro import ROWS, checkpoint, fresh_accelerate, small_settings, weights_digest
+from tests.micro import ROWS, base_and_rows, fresh_accelerate, small_settings, weights_digest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -32,11 +32,8 @@ STEEP: dict[str, Any] = {"learning_rate": 0.03, "epochs": 12}
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model and rows."""
-    folder = tmp_path_factory.mktemp("place")
     # Adapters leave the output matrix as it is: with the small one that it comes with, no loss could fall far.
-    checkpoint(folder / "micro", loudness=20)
-    write_rows(folder / "rows.jsonl", ROWS)
-    return folder
+    return base_and_rows(tmp_path_factory.mktemp("place"), loudness=20)
 
 
 def tune(place: Path, folder: Path, adapter: adapters.Settings | None = LORA, **changes: Any) -> dict[str, Any]:

@@ -234,6 +234,17 @@ def test_the_key_of_sheets_that_people_have_is_kept(project: Path, capsys: pytes
     assert star1("audit", "sample", *flags, "--name", "other") == 0
 
 
+@pytest.mark.parametrize(("flag", "told"), [("--models", "one of base, tuned"), ("--benchmarks", "one of harm")])
+def test_unknown_names_are_answered_with_those_there_are(
+    project: Path, capsys: pytest.CaptureFixture[str], flag: str, told: str
+) -> None:
+    """They were said to be files that are not there."""
+    names = {"--models": ["base"], "--benchmarks": ["harm"]} | {flag: ["nope"]}
+    assert star1("audit", "sample", *(part for one, given in names.items() for part in (one, *given))) == 1
+    assert f"expected {told}. Hint: `snakemake` makes" in capsys.readouterr().err
+    assert not (project / "data/audit").exists()
+
+
 @pytest.mark.parametrize("flag", ["--most", "--least"])
 def test_counts_below_none_are_one_error(project: Path, capsys: pytest.CaptureFixture[str], flag: str) -> None:
     assert star1("audit", "sample", "--models", "base", "--benchmarks", "harm", flag, "-1") == 1

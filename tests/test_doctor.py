@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from star1 import doctor, params, preflight
+from star1 import cli, doctor, params, preflight
 from star1.calls import Calls, ask_rows
+from star1.doctor import command
 from star1.endpoints import Endpoint, Sampling, connect
 from star1.errors import CallError, SettingError
 from star1.llm import Client, user_request
@@ -264,6 +265,15 @@ def test_the_doctor_finds_all_well(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "r1" not in seen(examine(config(served.url), "stand-in"))
     with pytest.raises(SettingError, match=r"'r2'; expected an endpoint of params\.yaml: stand-in, r1"):
         examine(config(served.url), "r2")
+
+
+def test_the_doctor_knows_no_profile_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Snakemake, it took it for one without settings, and found all well."""
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(
+        SettingError, match=r"no profiles/slrum/config\.yaml; expected .* profiles/default, profiles/slurm"
+    ):
+        command.run(cli.parser().parse_args(["doctor", "--profile", "profiles/slrum"]))
 
 
 def test_the_doctor_looks_at_endpoints_without_a_role_when_asked() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from star1 import cli, params
+from star1 import cli, params, status
 from star1.calls import Calls, Outcome
 from star1.deliberation import categorize, reason, score
 from star1.endpoints import Endpoint, Sampling
@@ -89,13 +89,17 @@ def test_nothing_is_sent_made_or_asked_for(project: Path, monkeypatch: pytest.Mo
     """An endpoint with a key that is not set, at an address where nobody is: foreseen all the same."""
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     found = settings(base_url="http://no-such-host.invalid/v1", key="NO_SUCH_KEY", slots=2)
+    # In a project's folder jobs tell what they do; `star1 watch` took these for jobs of a run.
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(status, "FOLDER", project / "status")
+    (project / "Snakefile").touch()
     before = sorted(project.rglob("*"))
     foreseen = estimates(found, [], project)
     assert sorted(project.rglob("*")) == before
     assert foreseen[0].calls == 59
     assert [one.stage for one in foreseen][:3] == ["categorize", "reason", "score"]
     assert foreseen[1].calls == 59  # by the questions of the collection
-    assert "reason: by the rows of" in "\n".join(table(foreseen))
+    assert "\nreason, score, benign_rewrite, benign_reason, benign_score: by the rows of" in "\n".join(table(foreseen))
     unknown = (
         ", and what judge-tiny/refusal, judge-tiny/guard, judge-star1/refusal, judge-star1/guard, "
         "judge-star1+benign/refusal, judge-star1+benign/guard will ask, whose rows are not made yet"

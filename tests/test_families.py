@@ -290,3 +290,8 @@ def test_inspect_of_what_is_not_there(values: dict[str, Any]) -> None:
     ):
         with pytest.raises(InputError, match=message):
             inspecting.inspect(values, run, row, identity)
+    with pytest.raises(InputError, match=r"expected one of star1, star1\+benign\.$"):  # each was named twice
+        inspecting.inspect(values, "nobody", None, None)
+    write_rows("data/star1.jsonl", [])
+    with pytest.raises(InputError, match="no training rows"):  # "expected 0 to -1"
+        inspecting.inspect(values, "star1", None, None)

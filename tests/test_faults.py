@@ -12,30 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-
-PARTS = (
-    "Snakefile",
-    "params.yaml",
-    "presets",
-    "profiles",
-    "rules",
-    "scripts",
-    "star1",
-    "bundled",
-    "policies",
-    "published",
-)
+from tests.projects import copy_parts
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """The project without artifacts, git or DVC."""
-    for name in PARTS:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, tmp_path / name)
-    return tmp_path
+    return copy_parts(tmp_path)
 
 
 def edit(path: Path, old: str, new: str) -> None:

@@ -1,6 +1,5 @@
 """What model calls will cost is told before any is made, where they may cost something, and nowhere else."""
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,8 @@ import pytest
 from star1.records import read_json, write_rows
 from tests.conftest import ROOT
 from tests.loopback import Answer, completion, server
+from tests.projects import copy_parts
 
-PARTS = (
-    "Snakefile",
-    "params.yaml",
-    "presets",
-    "profiles",
-    "rules",
-    "scripts",
-    "star1",
-    "bundled",
-    "policies",
-    "published",
-)
 QUESTIONS = (ROOT / "bundled/sources/school.txt").read_text("utf-8").splitlines()[:20]
 JUDGES = (("refusal", "hosted", "0"), ("guard", "stand-in", "(no"))
 HEADING = "Model calls of these stages, by `star1 estimate`:"
@@ -31,11 +19,7 @@ HEADING = "Model calls of these stages, by `star1 estimate`:"
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """The project without git or DVC, with a collection of twenty questions."""
-    for name in PARTS:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, tmp_path / name)
+    copy_parts(tmp_path)
     rows = [{"id": str(place), "question": question, "source": "s"} for place, question in enumerate(QUESTIONS)]
     write_rows(tmp_path / "data/collection.jsonl", rows)
     return tmp_path

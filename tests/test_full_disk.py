@@ -10,10 +10,9 @@ from typing import Any
 import orjson
 import pytest
 
-from star1.records import write_rows
 from star1.resuming import TrainingError, room_told
 from tests.conftest import ROOT
-from tests.micro import ROWS, checkpoint
+from tests.micro import base_and_rows
 
 torch = pytest.importorskip("torch")
 SIZE = 6 * 2**20
@@ -22,10 +21,7 @@ SIZE = 6 * 2**20
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model and rows."""
-    folder = tmp_path_factory.mktemp("place")
-    checkpoint(folder / "micro")
-    write_rows(folder / "rows.jsonl", ROWS)
-    return folder
+    return base_and_rows(tmp_path_factory.mktemp("place"))
 
 
 def on_a_small_disk(place: Path, folder: Path, way: str) -> dict[str, Any]:

@@ -151,6 +151,13 @@ def test_variants() -> None:
     assert images.without_key("docker://python") == "docker://python"
 
 
+def test_an_unknown_kind_is_answered_with_those_there_are() -> None:
+    """It was taken for one whose definition is missing."""
+    with pytest.raises(SettingError, match="'dta'; expected one of data, finetune, vllm"):
+        images.chosen(["data", "dta"])
+    assert images.chosen([]) == images.KINDS
+
+
 def test_no_image_is_named_by_a_part_that_is_missing(tmp_path: Path) -> None:
     """The rules can be read all the same; only who wants the image is told."""
     image = parts_of(tmp_path)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -97,3 +98,15 @@ def test_snakemake_knows_the_turns_of_a_remote_endpoint(project: Path) -> None:
     with_turn = [block for block in blocks if "endpoint_far=1" in block]
     assert len(with_turn) == len([block for block in blocks if "rule judge:" in block]) > 0
     assert all("rule judge:" in block for block in with_turn)
+
+
+def test_tables_are_shown_after_a_whole_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a part of the workflow had run with other settings, it ended with the tables of the settings before."""
+    shown: list[Any] = []
+    monkeypatch.delenv(engine.INSIDE_DVC, raising=False)
+    monkeypatch.setattr(subprocess, "run", lambda *command, **_: shown.append(command))
+    for targets, until in (({"data/star1.jsonl"}, set()), (set(), {"curate"}), (set(), set())):
+        assert not shown
+        settings = SimpleNamespace(targets=targets, until=until, omit_from=set())
+        engine.show_results(SimpleNamespace(dag_settings=settings))
+    assert len(shown) == 1

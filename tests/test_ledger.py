@@ -120,11 +120,13 @@ def test_verify_names_what_is_damaged_and_what_is_only_torn(
 ) -> None:
     """A torn tail is no damage; a broken line, a key of another form and a reply of another form are."""
     monkeypatch.chdir(tmp_path)
+    verify = cli.parser().parse_args(["ledger", "verify"])
+    verify.do(verify)
+    assert capsys.readouterr().out == "no replies\n"
     path = Path("data/replies/r.jsonl")
     fill(path, 1, 2)
     with path.open("ab") as file:
         file.write(b'{"half')
-    verify = cli.parser().parse_args(["ledger", "verify"])
     verify.do(verify)
     assert "half-written last line" in capsys.readouterr().out
     fill(path, 3)

@@ -15,10 +15,10 @@ import pytest
 
 from star1 import energy, metering
 from star1.errors import SettingError
-from star1.records import read_json, write_rows
+from star1.records import read_json
 from star1.trackers import Watch, check
 from tests.loopback import run_script
-from tests.micro import ROWS, checkpoint, fresh_accelerate
+from tests.micro import base_and_rows, fresh_accelerate
 
 torch = pytest.importorskip("torch")
 HISTORY: list[dict[str, Any]] = [
@@ -28,10 +28,7 @@ HISTORY: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("place")
-    checkpoint(folder / "micro")
-    write_rows(folder / "rows.jsonl", ROWS)
-    return folder
+    return base_and_rows(tmp_path_factory.mktemp("place"))
 
 
 def finetune(place: Path, name: str, trackers: list[str] | None = None, **changes: Any) -> None:

@@ -17,13 +17,13 @@ from snakemake.iocontainers import Wildcards
 
 from star1 import boards, launching, nodes, params
 from star1.errors import Star1Error
-from star1.records import read_json, write_rows
+from star1.records import read_json
 from star1.workflow.inputs import Inputs
 from star1.workflow.lookups import Params
 from star1.workflow.needs import Needs
 from tests import cluster, spread
 from tests.conftest import ROOT
-from tests.micro import ROWS, checkpoint, small_settings
+from tests.micro import base_and_rows, small_settings
 from tests.test_sharding import ENVIRONMENT, LIMIT_S, after, flags
 
 pytest.importorskip("torch")
@@ -32,10 +32,7 @@ pytest.importorskip("torch")
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model and rows."""
-    folder = tmp_path_factory.mktemp("place")
-    checkpoint(folder / "micro")
-    write_rows(folder / "rows.jsonl", ROWS)
-    return folder
+    return base_and_rows(tmp_path_factory.mktemp("place"))
 
 
 @pytest.fixture(scope="module")

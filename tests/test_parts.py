@@ -277,8 +277,8 @@ def test_equality_is_split_by_the_expected_answer(tmp_path: Path, monkeypatch: p
         ("categorize", "0/2", r"--part: '0/2'; expected such as 2/8"),
         ("categorize", "3/2", r"--part: '3/2'"),
         ("resaon", "1/2", r"'resaon'; expected one of categorize, reason, score, .*judge-tiny"),
-        ("reason", "1/2", r"data/categorized.jsonl: not made yet; expected the rows of reason\. Hint: "),
-        ("judge-tiny", "1/2", r"results/generations/tiny: not made yet"),
+        ("reason", "1/2", r"data/categorized.jsonl: not made yet; .* Hint: `snakemake .*data/categorized.jsonl`"),
+        ("judge-tiny", "1/2", r"results/generations/tiny: not made yet.* Hint: `snakemake --until generate`"),
     ],
 )
 def test_what_cannot_be_filled_is_told(stage: str, part: str, told: str, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from star1 import cli, tags
+from star1 import cli, status, tags
 from star1.deliberation import NO_POLICY
 from star1.errors import InputError
 from star1.passport import finding, text
@@ -301,6 +301,23 @@ def test_unknown_addresses_are_answered_with_near_ones(made: Path, asked: str, t
         issue(asked, made)
     assert told in str(error.value)
     assert "--help" in str(error.value)
+
+
+def test_tables_alone_say_where_the_rows_are(project: Path) -> None:
+    """In a fresh clone tables are there, from git, and rows are not; near names were all that was told."""
+    shutil.rmtree(project / "data")
+    for asked in ("17", "jbb/jbb-0"):
+        with pytest.raises(InputError, match="only tables are here: `dvc pull` fetches rows"):
+            issue(asked, project)
+
+
+def test_who_looks_at_calls_is_no_job_of_a_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage's own code goes through a row: `star1 watch` told of a finished stage of one row."""
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(status, "FOLDER", project / "status")
+    Path("Snakefile").touch()
+    assert issue("0", Path())["category"]["calls"]
+    assert not status.FOLDER.exists()
 
 
 def test_an_address_that_means_several_things(project: Path) -> None:

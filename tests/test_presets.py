@@ -131,6 +131,10 @@ def test_unknown_preset_and_broken_assignment(project: Path) -> None:
         presets.apply("miror", [], project)
     with pytest.raises(SettingError, match=r"section.key=value"):
         presets.apply(None, ["curate.size"], project)
+    with pytest.raises(SettingError, match=r"'curate.size=\[1', whose value is not YAML \(expected ',' or ']'"):
+        presets.apply(None, ["curate.size=[1"], project)  # ended in a traceback
+    with pytest.raises(params.ParamsError, match="'guard', which nothing is called; expected an entry of that name"):
+        presets.apply(None, ["judge.judges={}"], project)  # "expected one of ."
 
 
 def test_value_deep_inside_an_entry(project: Path) -> None:

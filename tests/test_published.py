@@ -2,7 +2,6 @@
 
 import functools
 import shutil
-import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 from star1.errors import InputError
 from star1.published import import_published, names
 from tests.conftest import ROOT
+from tests.served import running
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -26,12 +26,8 @@ def server(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     folder = tmp_path / "served"
     folder.mkdir()
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=httpd.serve_forever)
-    thread.start()
-    yield folder, f"http://127.0.0.1:{httpd.server_address[1]}"
-    httpd.shutdown()
-    thread.join()
-    httpd.server_close()
+    with running(httpd):
+        yield folder, f"http://127.0.0.1:{httpd.server_address[1]}"
 
 
 @pytest.fixture

@@ -10,15 +10,15 @@ from typing import Any
 import orjson
 import pytest
 
-from benchmarks.report import ARGUMENTS, CHANGE, RARE, build, shell
+from benchmarks.report import CHANGE, RARE, build, shell
 from benchmarks.report import make as make_many
 from star1.errors import InputError
 from star1.passport.address import Places, resolve
 from star1.records import read_rows, write_rows
 from star1.report import parts, transcripts
+from tests import browsing
 from tests.transcript_rows import BENCHMARKS, HOSTILE, HOSTILE_ROW, MODELS, Known, make, sources, trained
 
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 PAIR = ["base", "tuned"]
 # Keys of all rows of the list, page after page.
 KEYS = """async () => {
@@ -133,13 +133,8 @@ def test_rows_that_do_not_belong_together_are_refused(
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api")
-    if not Path(CHROMIUM).is_file():
-        pytest.skip("no Chromium on this machine (Debian's package chromium)")
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with browsing.browser() as opened:
         yield opened
-        opened.close()
 
 
 class Shown:

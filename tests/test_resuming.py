@@ -27,7 +27,7 @@ from star1.records import read_json, write_json, write_rows
 from star1.workflow.lookups import code
 from tests.conftest import ROOT
 from tests.loopback import run_script
-from tests.micro import ROWS, checkpoint, fresh_accelerate, small_settings, weights_digest
+from tests.micro import ROWS, base_and_rows, fresh_accelerate, small_settings, weights_digest
 
 torch = pytest.importorskip("torch")
 SAMPLES = 4  # of an update of small_settings
@@ -38,10 +38,7 @@ LONG = {"epochs": 25, "checkpoint_minutes": EVERY}  # 75 updates, each of them s
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model and rows."""
-    folder = tmp_path_factory.mktemp("place")
-    checkpoint(folder / "micro")
-    write_rows(folder / "rows.jsonl", ROWS)
-    return folder
+    return base_and_rows(tmp_path_factory.mktemp("place"))
 
 
 def flags(place: Path, run: str, **changes: Any) -> list[str]:

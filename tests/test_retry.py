@@ -146,7 +146,9 @@ def test_rows_that_nobody_was_asked_about_cannot_be_asked_about_anew(capsys: pyt
     """The classifier decided on them; re-opening them in the stage that set them aside would change nothing."""
     write_rows("data/quarantine/reason.jsonl", [{"id": "1", "stage": "reason", "reason": NO_POLICY}])
     star1("calls", "retry")
-    assert capsys.readouterr().out == "no row is in quarantine\n"
+    assert capsys.readouterr().out == "no row is in quarantine for want of a usable reply\n"
+    with pytest.raises(SettingError, match="'nope'; expected nothing at all, since no row is in quarantine"):
+        retry.select(retry.quarantines(), [], ["nope"])
     write_rows("data/quarantine/reason.jsonl", [{"id": "1", "reason": NO_POLICY}, {"id": "2", "reason": "length"}])
     with pytest.raises(
         SettingError, match="no quarantined row with 'no policy of the pack applies'; expected one of 'len"
@@ -184,7 +186,7 @@ def test_a_stage_that_failed_for_coverage_is_re_opened_as_well(capsys: pytest.Ca
         assert asked(served, first) == ["long 1", "prose 2", "long 4", "nothing 5"]
     assert not ASIDE.exists()
     star1("calls", "retry")
-    assert capsys.readouterr().out.endswith("no row is in quarantine\n")
+    assert capsys.readouterr().out.endswith("no row is in quarantine for want of a usable reply\n")
 
 
 def test_judges_of_several_models_keep_their_rows_apart() -> None:

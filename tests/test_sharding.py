@@ -17,13 +17,13 @@ import pytest
 
 from star1 import launching, params, peers, recipe, sharding
 from star1.errors import Star1Error
-from star1.records import read_json, write_rows
+from star1.records import read_json
 from star1.workflow.inputs import Inputs
 from star1.workflow.lookups import Params
 from star1.workflow.needs import Needs
 from tests import spread
 from tests.conftest import ROOT
-from tests.micro import ROWS, checkpoint, fresh_accelerate, small_settings
+from tests.micro import base_and_rows, fresh_accelerate, small_settings
 from tests.test_resuming import EVERY
 
 torch = pytest.importorskip("torch")
@@ -34,10 +34,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model and rows."""
-    folder = tmp_path_factory.mktemp("place")
-    checkpoint(folder / "micro")
-    write_rows(folder / "rows.jsonl", ROWS)
-    return folder
+    return base_and_rows(tmp_path_factory.mktemp("place"))
 
 
 LAUNCH = """

@@ -4,7 +4,6 @@ All runs go on side by side, since each of them mostly waits: for the queue, for
 """
 
 import os
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -22,11 +21,10 @@ from benchmarks import stages
 from star1.records import read_json, read_rows, write_rows
 from tests import micro
 from tests.cluster import ask, jobs, resume, slurm, wait_until
-from tests.conftest import ROOT
 from tests.faultserver import Running, running
+from tests.projects import copy_parts
 from tests.test_default_run import SMALL, copy_project
 from tests.test_default_run import run as run_in
-from tests.test_foresight import PARTS
 
 pytestmark = pytest.mark.slow
 
@@ -121,13 +119,7 @@ def set_params(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 def small_project(folder: Path) -> Path:
     """The project without git and DVC."""
-    folder.mkdir()
-    for name in PARTS:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, folder / name)
-    return folder
+    return copy_parts(folder)
 
 
 def reasoning(folder: Path, served: Running, rows: int, more: float = 1.0, **need: int) -> Run:

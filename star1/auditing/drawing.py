@@ -10,6 +10,7 @@ from star1.auditing.design import PURPOSES, Drawn, How, Place, place
 from star1.auditing.questions import QUESTIONS, UNCLEAR
 from star1.auditing.sheets import Sheet
 from star1.errors import InputError, SettingError
+from star1.judged import see_judged
 from star1.records import Row, read_rows, text_digest, write_text
 
 # Sheets hold texts that may not be passed on: not in git.
@@ -23,8 +24,16 @@ def answers(models: Sequence[str], benchmarks: Sequence[str], root: Path = Path(
     """All judged answers that there are.
 
     Raises:
-        InputError: a file is missing.
+        InputError: a file is missing, or no benchmark or judged model has such a name.
     """
+    for benchmark in benchmarks:
+        if not (root / ROWS / f"{benchmark}.jsonl").is_file():
+            known = ", ".join(sorted(path.stem for path in (root / ROWS).glob("*.jsonl")))
+            expected = f"one of {known}" if known else "the benchmarks of a finished run"
+            hint = "`snakemake` makes what params.yaml names, `dvc pull` fetches it"
+            raise InputError(root / ROWS, f"no {benchmark}.jsonl", expected, hint)
+    for model in models:
+        see_judged(model, root)
     return read_answers(root / JUDGEMENTS, root / ROWS, models, benchmarks)
 
 

@@ -134,14 +134,17 @@ class About:
         return Path(self.environment.get("HOME") or Path.home())
 
 
+def profile_file(folder: str) -> Path | None:
+    """The file with a profile's settings; None where there is none."""
+    files = (Path(folder) / name for name in ("config.yaml", "config.v8+.yaml"))
+    return next((path for path in files if path.is_file()), None)
+
+
 def read_profile(folder: str) -> dict[str, Any]:
     """The settings of a profile; none where it has no file that can be read."""
-    for name in ("config.yaml", "config.v8+.yaml"):
-        path = Path(folder) / name
-        if path.is_file():
-            found = yaml.safe_load(path.read_text("utf-8"))
-            return found if isinstance(found, dict) else {}
-    return {}
+    path = profile_file(folder)
+    found = yaml.safe_load(path.read_text("utf-8")) if path else None
+    return found if isinstance(found, dict) else {}
 
 
 def nearest(path: Path) -> Path:

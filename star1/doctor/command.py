@@ -3,28 +3,38 @@
 import argparse
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from star1 import params, presets
-from star1.doctor.about import About
+from star1.doctor.about import About, profile_file
 from star1.doctor.checks import Report, examine
 from star1.doctor.findings import Finding, Unknown, finding
 from star1.doctor.ids import IDS
 from star1.doctor.told import lines
+from star1.errors import SettingError
 
 
 def run(args: argparse.Namespace) -> tuple[list[str], int]:
     """The lines to print and the exit status.
 
     Raises:
-        SettingError: no such preset, or no endpoint of such a name.
+        SettingError: no such preset or profile, or no endpoint of such a name.
     """
+    _see_profile(args.profile)
     report = _examined(args)
     if args.json:
         return [orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2).decode()], report.status
     return list(lines(report, args.quiet)), report.status
+
+
+def _see_profile(folder: str | None) -> None:
+    """Snakemake itself says nothing of a profile that is not there, and runs without."""
+    if folder is not None and profile_file(folder) is None:
+        known = sorted(path.parent.as_posix() for path in Path("profiles").glob("*/config.yaml"))
+        raise SettingError("--profile", f"no {folder}/config.yaml", f"a profile's folder, such as {', '.join(known)}")
 
 
 def _examined(args: argparse.Namespace) -> Report:

@@ -9,6 +9,7 @@ from pathlib import Path
 from star1.doctor import commands
 from star1.doctor.about import About, nearest
 from star1.doctor.findings import Outcome, Seen, Unknown, finding
+from star1.doctor.ids import Severity
 from star1.doctor.sizes import TWICE, Part
 
 GB = 1e9
@@ -57,22 +58,29 @@ def check(about: About) -> Iterator[Outcome]:
 
 
 def _space(need: Needed, free: float) -> Outcome:
-    wanted = need.bytes + SPARE_BYTES
-    told = f"{free / GB:,.1f} GB free on the file system of {need.folder}"
-    if free >= wanted * NARROW:
-        return Seen("disk", f"{told}; about {need.bytes / GB:,.2f} GB will be written")
-    what = f"{told}; about {need.bytes / GB:,.1f} GB will be written to {need.names}"
+    told = f"{free / GB:,.1f} GB free on the file system of {need.folder}; about"
+    severity = _severity(free, need.bytes + SPARE_BYTES)
+    if severity is None:
+        return Seen("disk", f"{told} {need.bytes / GB:,.2f} GB will be written")
     fix = LINKS if free >= (need.bytes - need.twice) + SPARE_BYTES else ELSEWHERE
-    return finding("disk", need.folder, what, fix, "error" if free < wanted else "warning")
+    return finding(
+        "disk", need.folder, f"{told} {need.bytes / GB:,.1f} GB will be written to {need.names}", fix, severity
+    )
 
 
 def _inodes(need: Needed, free: int) -> Outcome:
-    wanted = need.files + SPARE_FILES
-    told = f"{free:,} inodes free on the file system of {need.folder}"
+    told = f"{free:,} inodes free on the file system of {need.folder}; about {need.files:,} files will be written"
+    severity = _severity(free, need.files + SPARE_FILES)
+    if severity is None:
+        return Seen("inodes", told)
+    return finding("inodes", need.folder, f"{told}, and caches want as many again", ELSEWHERE, severity)
+
+
+def _severity(free: float, wanted: float) -> Severity | None:
+    """Of less room than is wanted, or hardly more; None where there is enough."""
     if free >= wanted * NARROW:
-        return Seen("inodes", f"{told}; about {need.files:,} files will be written")
-    what = f"{told}; about {need.files:,} files will be written, and caches want as many again"
-    return finding("inodes", need.folder, what, ELSEWHERE, "error" if free < wanted else "warning")
+        return None
+    return "error" if free < wanted else "warning"
 
 
 def _quota(about: About, need: Needed) -> Iterator[Outcome]:
@@ -96,9 +104,9 @@ def _quota(about: About, need: Needed) -> Iterator[Outcome]:
         ("GB", space / GB, (need.bytes + SPARE_BYTES) / GB),
         ("files", files, need.files + SPARE_FILES),
     ):
-        if free < wanted * NARROW:
+        if severity := _severity(free, wanted):
             text = f"your quota on {device} leaves {max(free, 0):,.1f} {what}; about {wanted:,.1f} go to {need.names}"
-            yield finding("quota", need.folder, text, ELSEWHERE, "error" if free < wanted else "warning")
+            yield finding("quota", need.folder, text, ELSEWHERE, severity)
             return
     yield Seen("quota", f"your quota on {device} leaves {space / GB:,.1f} GB")
 

@@ -45,8 +45,9 @@ def _sum(report: Report) -> str:
     found = ", ".join(
         f"{count} {name}{'s' * (count != 1)}" for count, name in zip(counts, ("error", "warning", "note"), strict=True)
     )
+    well = "1 thing is" if len(report.checked) == 1 else f"{len(report.checked)} things are"
     about = f"preset {report.preset}" if report.preset else "params.yaml"
     return (
-        f"{about}, {' and '.join(report.profiles) or 'no profile'}: {found}; {len(report.checked)} things are well, "
+        f"{about}, {' and '.join(report.profiles) or 'no profile'}: {found}; {well} well, "
         f"{len(report.not_checked)} not known ({report.seconds:.1f} s)"
     )

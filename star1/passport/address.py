@@ -103,7 +103,8 @@ def resolve(text: str, places: Places) -> Address:
         return meant[0]
     if meant:
         raise InputError(text, "the name of several things", f"one of {', '.join(map(str, meant))}")
-    hint = f"{_near(text, places)}; `star1 passport --help` explains the forms"
+    parts = [_absent(places), _near(text, places), "`star1 passport --help` explains the forms"]
+    hint = "; ".join(filter(None, parts))
     raise InputError(text, "no such row, answer, cell or checkpoint", FORMS, hint)
 
 
@@ -158,6 +159,13 @@ def _fetched(name: str, places: Places) -> bool:
     if not re.fullmatch(r"[0-9]+", number) or source not in places.sources:
         return False
     return not counts.is_file() or int(number) < read_json(counts)["read"]
+
+
+def _absent(places: Places) -> str:
+    """What to do where nothing but the tables is here: they are in git, and rows are not."""
+    if (places.root / "data/collection.jsonl").is_file() or not places.tables:
+        return ""
+    return "only tables are here: `dvc pull` fetches rows, answers and checkpoints, `snakemake` makes them"
 
 
 def _near(text: str, places: Places) -> str:

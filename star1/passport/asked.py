@@ -94,6 +94,8 @@ class Looking(Store):
 class Tracing(Client):
     """Answers from the store alone, and remembers what was asked."""
 
+    asks = False
+
     def __init__(self, calls: "Trace", store: Store) -> None:
         # Who only reads needs no key, and spends nothing.
         super().__init__(calls.endpoint.model_copy(update={"key": None, "max_usd": None}), calls.sampling, store)

@@ -134,7 +134,9 @@ def answer(desk: Desk, address: Address) -> Row:
         answers_of(desk.root / files["judgements"], called) if desk.there(files["judgements"]) else ([], [])
     )
     if not own:
-        raise InputError(files["generations"], f"no row {called}", "the answer", "run `snakemake generate`")
+        raise InputError(
+            files["generations"], f"no row {called}", "the answer", "`snakemake` makes it, `dvc pull` fetches it"
+        )
     generated, name, judged = own[0], str(own[0]["id"]), next(iter(verdicts), None)  # the primary judge's
     test = desk.row(f"data/benchmarks/{benchmark}.jsonl", name)
     told: Row = {"outcome": _verdict(judged), "test": {"passport": f"test:{benchmark}/{name}"}}

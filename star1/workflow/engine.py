@@ -56,10 +56,19 @@ def on_start(workflow: Any) -> None:
     foresight.tell_total(workflow)
 
 
-def show_results() -> None:
-    """The tables, and where everything lies, at the end of a run that a person started."""
-    if INSIDE_DVC not in os.environ:
+def show_results(workflow: Any) -> None:
+    """The tables, and where everything lies, at the end of a whole run that a person started.
+
+    After a part of one, tables that lie there may be of other settings.
+    """
+    if INSIDE_DVC not in os.environ and _whole(workflow):
         subprocess.run([sys.executable, "-m", "star1.cli", "show"], check=False)
+
+
+def _whole(workflow: Any) -> bool:
+    """Whether a run is about the whole DAG."""
+    settings = workflow.dag_settings
+    return not (settings.targets or settings.until or settings.omit_from)
 
 
 def on_end(workflow: Any) -> None:
@@ -74,10 +83,7 @@ def on_end(workflow: Any) -> None:
         return
     dag = workflow.dag
     fresh = [stage_name(job) for job in jobs(dag) if not dag.needrun(job) or dag.finished(job)]
-    settings = workflow.dag_settings
-    if not (
-        settings.targets or settings.until or settings.omit_from
-    ):  # the whole DAG, so that dvc.yaml can be made from it
+    if _whole(workflow):  # so that dvc.yaml can be made from it
         dvcfile.write(dvcfile.text(workflow, dag))
     # In a process of its own: DVC's logging does not go together with Snakemake's.
     subprocess.run([sys.executable, "-m", "star1.cli", "sync", "--fresh", *fresh], check=False)
