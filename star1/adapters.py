@@ -21,6 +21,7 @@ from star1.records import write_json
 FOLDER = "adapter"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TIERS = ("lora", "qlora")
+PREFIX = "base_model.model."  # of a weight's name in peft's wrapper, before its name in the model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +70,6 @@ def preflight(adapter: Settings, training: Training, stage: str) -> None:
     Raises:
         SettingError: it cannot.
     """
-    if training.sharding != "none":
-        found = f"sharding {training.sharding}"
-        raise SettingError(f"{stage}: tier {adapter.tier}", found, "none: adapters leave little to spread")
     if adapter.tier != "qlora":
         return
     where, instead = f"{stage}: tier qlora", "set tier: lora, which needs neither"
@@ -137,11 +135,12 @@ def _quantised(base: str | Path) -> Any:
     return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
-def save(wrapped: Any, folder: str | Path, base: str) -> None:
+def save(wrapped: Any, weights: Mapping[str, torch.Tensor], folder: str | Path, base: str) -> None:
     """Write the adapters to `folder` as peft reads them, the same bytes for the same adapters.
 
     Args:
         wrapped: from `wrap`.
+        weights: of the adapters, whole wherever the model's own lie, by their names in its `get_base_model()`.
         folder: where to.
         base: what the base model is called in the adapter's config, in place of this machine's path.
     """
@@ -149,9 +148,10 @@ def save(wrapped: Any, folder: str | Path, base: str) -> None:
     from safetensors.torch import save_file
 
     folder = checkpoints.empty(folder)
-    tensors = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    named = {f"{PREFIX}{name}": tensor for name, tensor in weights.items()}
+    tensors = get_peft_model_state_dict(wrapped, named, save_embedding_layers=False)
     save_file(
-        {name: tensor.detach().float().cpu().contiguous() for name, tensor in sorted(tensors.items())},
+        {name: tensor.contiguous() for name, tensor in sorted(tensors.items())},
         folder / WEIGHTS,
         metadata={"format": "pt"},
     )

@@ -18,6 +18,7 @@ from star1.recipe import WATCHING, Optimisation, Settings, rate_at, settings_fro
 from star1.records import Row, file_digest, read_rows, write_json
 from star1.rendering import IGNORED, Example, plan, render, render_all, target_count, target_text
 from star1.resuming import States, TrainingError, key_of, room_told
+from star1.sharding import Whole
 from star1.training import make_optimizer, save, train
 
 __all__ = [
@@ -112,7 +113,7 @@ def finetune(
             checkpoints.empty(staging)
             checkpoints.carry_over(base, staging)
     if wrapped:
-        _save_merged(wrapped, base, staging)
+        _save_merged(wrapped, trained, base, staging)
     else:
         save(trained, staging)
     record = {
@@ -131,12 +132,13 @@ def finetune(
     return {"main": peers.main(), "record": record, **found}
 
 
-def _save_merged(wrapped: Any, base: str | Path, staging: str | Path) -> None:
+def _save_merged(wrapped: Any, trained: Whole, base: str | Path, staging: str | Path) -> None:
     """Write the trained adapters, and the checkpoint that they make of the base (main process alone)."""
     with peers.told("the checkpoint"):
+        weights = trained.trained()
         if peers.main():
             with room_told(staging, "start it again"):
-                adapters.save(wrapped, Path(staging) / adapters.FOLDER, Path(base).name)
+                adapters.save(wrapped, weights, Path(staging) / adapters.FOLDER, Path(base).name)
                 adapters.export(base, staging)
         peers.wait()
 
