@@ -7,6 +7,7 @@ Source: Hu et al. 2021, arXiv 2106.09685; for weights of four bits, Dettmers et 
 import dataclasses
 import importlib.util
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from star1 import checkpoints
 from star1.errors import SettingError
 from star1.recipe import Settings as Training
+from star1.recipe import four_bits_mistake
 from star1.records import write_json
 
 FOLDER = "adapter"
@@ -70,6 +72,8 @@ def preflight(adapter: Settings, training: Training, stage: str) -> None:
     Raises:
         SettingError: it cannot.
     """
+    if told := four_bits_mistake(adapter.tier, training.sharding):
+        raise SettingError(f"{stage}: tier", *told)
     if adapter.tier != "qlora":
         return
     where, instead = f"{stage}: tier qlora", "set tier: lora, which needs neither"
@@ -90,7 +94,7 @@ def versions(adapter: Settings) -> dict[str, str]:
 def wrap(base: str | Path, adapter: Settings, training: Training) -> Any:
     """The base model with untrained adapters in it; all that can be trained is theirs.
 
-    Frozen weights lie in memory in the precision that is computed with, adapters in float32.
+    Frozen weights lie in memory in the precision that is computed with, adapters in float32, also where they are spread.
 
     Returns:
         peft's wrapper; the causal language model that is trained is its `get_base_model()`.
@@ -108,7 +112,8 @@ def wrap(base: str | Path, adapter: Settings, training: Training) -> Any:
     )
     torch.manual_seed(training.seed)
     try:
-        return get_peft_model(model, config)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # it asks models by an older name
+            return get_peft_model(model, config)
     except ValueError as error:  # so peft tells of names that no layer has
         told = str(error).splitlines()[0]
         raise SettingError("adapter settings: targets", told, "names of the model's linear layers") from None

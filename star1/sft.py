@@ -94,7 +94,7 @@ def finetune(
     examples, dropped = render_all(tokenizer, rows, settings)
     updates = [[examples[number] for number in numbers] for numbers in plan(len(examples), settings)]
     torch.manual_seed(settings.seed)
-    _check_memory(base, examples, settings, stage, adapter.tier if adapter else "full")
+    _check_memory(base, examples, settings, stage, adapter)
     wrapped = adapters.wrap(base, adapter, settings) if adapter else None
     model = wrapped.get_base_model() if wrapped else checkpoints.load_model(base, torch.float32)
     _check_room(model, examples)
@@ -179,11 +179,15 @@ def publish(made: dict[str, Any], staging: Path, output: str | Path, metrics: st
     shutil.rmtree(states, ignore_errors=True)
 
 
-def _check_memory(base: str | Path, examples: Sequence[Example], settings: Settings, stage: str, tier: str) -> None:
+def _check_memory(
+    base: str | Path, examples: Sequence[Example], settings: Settings, stage: str, adapter: adapters.Settings | None
+) -> None:
     kind, world = "cuda" if torch.cuda.is_available() else "cpu", int(os.environ.get("WORLD_SIZE", "1"))
     longest = max(len(one.ids) for one in examples)
     nodes = -(-world // int(os.environ.get("LOCAL_WORLD_SIZE", world)))
-    memory.check(stage, base, memory.plan_of(settings, kind, world, tier, longest, nodes))
+    own = (adapter.tier, adapter.rank) if adapter else ("full", memory.RANK)
+    plan = memory.plan_of(settings, kind, world, own[0], longest, nodes, own[1])
+    memory.check(stage, base, plan)
 
 
 def _check_room(model: Any, examples: Sequence[Example]) -> None:

@@ -198,6 +198,7 @@ class Whole:
         """Write what this process alone has to `folder`."""
         from safetensors.torch import save_file
 
+        save_file(_random(), folder / self.file(RANDOM))
         if not (self.spread or peers.main()):
             return
         named = distinct(self.causal)
@@ -205,7 +206,6 @@ class Whole:
         flat = {f"{number}.{name}": one for number, values in moments.items() for name, one in values.items()}
         for what, tensors in ((WEIGHTS, named), (OPTIMIZER, flat)):
             save_file({name: self.part(one).contiguous() for name, one in tensors.items()}, folder / self.file(what))
-        save_file(_random(), folder / self.file(RANDOM))
 
     def load(self, folder: Path) -> None:
         """Take up what `write` left in `folder`."""
@@ -225,7 +225,9 @@ class Whole:
 
     def file(self, what: str) -> str:
         """Name of the file that this process has `what` in."""
-        return f"{what}-{peers.rank():05d}.safetensors" if self.spread else f"{what}.safetensors"
+        # Dropout draws in each process on its own, also where weights are whole in all.
+        own = self.spread or (what == RANDOM and peers.world() > 1)
+        return f"{what}-{peers.rank():05d}.safetensors" if own else f"{what}.safetensors"
 
     def part(self, tensor: torch.Tensor) -> torch.Tensor:
         """What this process has of a tensor, in the tensor's own memory."""

@@ -308,9 +308,13 @@ def test_states_of_adapters_need_little_room(place: Path) -> None:
 # ---------------------------------------------------------------- what is refused
 
 
-def test_adapters_are_not_spread_over_processes(place: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="tier lora: sharding zero2; expected none"):
-        tune(place, tmp_path, sharding="zero2")
+@pytest.mark.parametrize("kind", ["zero2", "zero3", "fsdp"])
+def test_four_bits_are_not_spread(place: Path, tmp_path: Path, kind: str) -> None:
+    """It is said what would work in its place, before anything is read and whatever the machine has."""
+    told = f"tier: qlora with sharding {kind}; expected sharding none.* Hint: sharding: none .* tier: lora is spread"
+    with pytest.raises(SettingError, match=told):
+        tune(place, tmp_path, dataclasses.replace(LORA, tier="qlora"), sharding=kind)
+    assert not (tmp_path / "run").exists()
 
 
 def test_qlora_is_refused_where_it_cannot_run(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
