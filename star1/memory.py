@@ -24,6 +24,7 @@ LOST = {"cpu": 0.25, "cuda": 0.05}
 RANK = 16  # of adapters, where none is told
 BUCKETS = 2 * 5e8  # weights that DeepSpeed keeps in flight between processes
 LIVE = 1e9  # weights that ZeRO-3 keeps together at once
+PREFETCHED = 5e7  # weights that it has on their way besides
 USUAL = 8  # GPUs of a machine
 FOUR_BITS = 4.127 / 8  # a weight of qlora with its scales, scaled themselves [bytes]
 PARTS = ("process", "weights", "gradients", "optimizer", "activations", "logits")
@@ -180,10 +181,10 @@ def _held(shape: Shape, plan: Plan) -> dict[str, float]:
         moments += trained * 4.0 / share  # DeepSpeed's own copy of the weights that it changes
         gradients += min(BUCKETS, 2.0 * trained) * 4.0
     if plan.sharding in ("zero3", "fsdp"):
-        together = (
-            min(LIVE, count) if plan.sharding == "zero3" else 2 * shape.layer + shape.head * (1 if shape.tied else 2)
-        )
-        weights = weights / share + min(together, count) * _width(plan) * (share > 1)
+        together = min(2 * shape.layer + shape.head * (1 if shape.tied else 2), count)
+        if plan.sharding == "zero3":
+            together = min(LIVE, count) + min(PREFETCHED, count)
+        weights = weights / share + together * _width(plan) * (share > 1)
         # DeepSpeed keeps whole in every process what has fewer than 100,000 elements, as most matrices of adapters have.
         adapters /= share if plan.sharding == "fsdp" else 1
     if plan.kind == "cuda" and plan.offload != "none":  # from a CPU to its own memory would free nothing
