@@ -177,7 +177,8 @@ def merged(base: str | Path, folder: str | Path, dtype: Any = torch.bfloat16) ->
     from peft import PeftModel
     from peft.tuners.lora import LoraLayer
 
-    wrapped = PeftModel.from_pretrained(checkpoints.load_model(base, "auto"), str(folder), torch_device="cpu")
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # as in `wrap`
+        wrapped = PeftModel.from_pretrained(checkpoints.load_model(base, "auto"), str(folder), torch_device="cpu")
     for layer in wrapped.modules():
         if isinstance(layer, LoraLayer):
             layer.get_base_layer().to(torch.float32)

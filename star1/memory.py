@@ -181,7 +181,7 @@ def _held(shape: Shape, plan: Plan) -> dict[str, float]:
         moments += trained * 4.0 / share  # DeepSpeed's own copy of the weights that it changes
         gradients += min(BUCKETS, 2.0 * trained) * 4.0
     if plan.sharding in ("zero3", "fsdp"):
-        together = min(2 * shape.layer + shape.head * (1 if shape.tied else 2), count)
+        together = float(min(2 * shape.layer + shape.head * (1 if shape.tied else 2), count))
         if plan.sharding == "zero3":
             together = min(LIVE, count) + min(PREFETCHED, count)
         weights = weights / share + together * _width(plan) * (share > 1)

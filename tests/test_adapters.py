@@ -273,21 +273,6 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert one["record"]["adapter"] == {**dataclasses.asdict(LORA), "rank": 3}
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_curve_of_one(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each has the whole base, and the main one alone writes adapters and checkpoint."""
-    with started(place, tmp_path / "two", processes=2) as process:
-        told = process.communicate(timeout=300)[1]
-    assert process.returncode == 0, told
-    (tmp_path / "one").mkdir()
-    monkeypatch.chdir(tmp_path / "one")
-    fresh_accelerate()
-    run_script("finetune", *flags(place))
-    one, two = (read_json(tmp_path / name / "metrics.json")["history"] for name in ("one", "two"))
-    assert [entry["loss"] for entry in two] == pytest.approx([entry["loss"] for entry in one], rel=1e-4)
-    checkpoints.verify(tmp_path / "two/models/r-seed1")
-
-
 def test_a_state_of_other_adapters_is_not_used(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stopped(place, tmp_path)
     for other in (None, dataclasses.replace(LORA, alpha=9)):
