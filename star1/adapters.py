@@ -7,6 +7,7 @@ Source: Hu et al. 2021, arXiv 2106.09685; for weights of four bits, Dettmers et 
 import dataclasses
 import importlib.util
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ import torch
 from star1 import checkpoints
 from star1.errors import SettingError
 from star1.recipe import Settings as Training
+from star1.recipe import four_bits_mistake
 from star1.records import write_json
 
 FOLDER = "adapter"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TIERS = ("lora", "qlora")
+PREFIX = "base_model.model."  # of a weight's name in peft's wrapper, before its name in the model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +72,8 @@ def preflight(adapter: Settings, training: Training, stage: str) -> None:
     Raises:
         SettingError: it cannot.
     """
-    if training.sharding != "none":
-        found = f"sharding {training.sharding}"
-        raise SettingError(f"{stage}: tier {adapter.tier}", found, "none: adapters leave little to spread")
+    if told := four_bits_mistake(adapter.tier, training.sharding):
+        raise SettingError(f"{stage}: tier", *told)
     if adapter.tier != "qlora":
         return
     where, instead = f"{stage}: tier qlora", "set tier: lora, which needs neither"
@@ -92,7 +94,7 @@ def versions(adapter: Settings) -> dict[str, str]:
 def wrap(base: str | Path, adapter: Settings, training: Training) -> Any:
     """The base model with untrained adapters in it; all that can be trained is theirs.
 
-    Frozen weights lie in memory in the precision that is computed with, adapters in float32.
+    Frozen weights lie in memory in the precision that is computed with, adapters in float32, also where they are spread.
 
     Returns:
         peft's wrapper; the causal language model that is trained is its `get_base_model()`.
@@ -110,7 +112,8 @@ def wrap(base: str | Path, adapter: Settings, training: Training) -> Any:
     )
     torch.manual_seed(training.seed)
     try:
-        return get_peft_model(model, config)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # it asks models by an older name
+            return get_peft_model(model, config)
     except ValueError as error:  # so peft tells of names that no layer has
         told = str(error).splitlines()[0]
         raise SettingError("adapter settings: targets", told, "names of the model's linear layers") from None
@@ -137,11 +140,12 @@ def _quantised(base: str | Path) -> Any:
     return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
-def save(wrapped: Any, folder: str | Path, base: str) -> None:
+def save(wrapped: Any, weights: Mapping[str, torch.Tensor], folder: str | Path, base: str) -> None:
     """Write the adapters to `folder` as peft reads them, the same bytes for the same adapters.
 
     Args:
         wrapped: from `wrap`.
+        weights: of the adapters, whole wherever the model's own lie, by their names in its `get_base_model()`.
         folder: where to.
         base: what the base model is called in the adapter's config, in place of this machine's path.
     """
@@ -149,9 +153,10 @@ def save(wrapped: Any, folder: str | Path, base: str) -> None:
     from safetensors.torch import save_file
 
     folder = checkpoints.empty(folder)
-    tensors = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    named = {f"{PREFIX}{name}": tensor for name, tensor in weights.items()}
+    tensors = get_peft_model_state_dict(wrapped, named, save_embedding_layers=False)
     save_file(
-        {name: tensor.detach().float().cpu().contiguous() for name, tensor in sorted(tensors.items())},
+        {name: tensor.contiguous() for name, tensor in sorted(tensors.items())},
         folder / WEIGHTS,
         metadata={"format": "pt"},
     )
@@ -172,7 +177,8 @@ def merged(base: str | Path, folder: str | Path, dtype: Any = torch.bfloat16) ->
     from peft import PeftModel
     from peft.tuners.lora import LoraLayer
 
-    wrapped = PeftModel.from_pretrained(checkpoints.load_model(base, "auto"), str(folder), torch_device="cpu")
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # as in `wrap`
+        wrapped = PeftModel.from_pretrained(checkpoints.load_model(base, "auto"), str(folder), torch_device="cpu")
     for layer in wrapped.modules():
         if isinstance(layer, LoraLayer):
             layer.get_base_layer().to(torch.float32)

@@ -45,7 +45,9 @@ def fit(
     kind = "cuda" if gpus or memory_gib or _has_gpu() else "cpu"
     if nodes is None and gpus and gpus % settings.nodes:
         nodes = 1
-    plan = memory.plan_of(settings, kind, gpus, chosen.get("tier", "full"), nodes=nodes)
+    adapter = runs.adapter_of(values["finetune"].get("lora"), chosen) or {}
+    rank = adapter.get("rank", memory.RANK)
+    plan = memory.plan_of(settings, kind, gpus, chosen.get("tier", "full"), nodes=nodes, rank=rank)
     there, host = rooms.room_of(kind) if memory_gib is None and (kind == "cpu" or _has_gpu()) else (None, None)
     room = there if memory_gib is None else memory_gib * rooms.GIB
     lines = memory.table(shape, plan, room, host if kind == "cuda" else None)

@@ -1,8 +1,8 @@
 """How much memory a training run will need in each process, from the model's config.json alone; what does not fit is refused.
 
 It counts what lies there when most does: in the backward pass of the last layer. Weights, gradients and AdamW's moments are
-float32; with precision bf16, a copy of the weights and most activations are bfloat16. What is saved for the backward
-pass is counted layer by layer as transformers writes Llama and Qwen layers, not for other ones.
+float32; with precision bf16, a copy of the weights and most activations are bfloat16, and beside adapters the base itself.
+What is saved for the backward pass is counted layer by layer as transformers writes Llama and Qwen layers, not for other ones.
 """
 
 import dataclasses
@@ -24,6 +24,7 @@ LOST = {"cpu": 0.25, "cuda": 0.05}
 RANK = 16  # of adapters, where none is told
 BUCKETS = 2 * 5e8  # weights that DeepSpeed keeps in flight between processes
 LIVE = 1e9  # weights that ZeRO-3 keeps together at once
+PREFETCHED = 5e7  # weights that it has on their way besides
 USUAL = 8  # GPUs of a machine
 FOUR_BITS = 4.127 / 8  # a weight of qlora with its scales, scaled themselves [bytes]
 PARTS = ("process", "weights", "gradients", "optimizer", "activations", "logits")
@@ -44,6 +45,7 @@ class Plan:
         pack_tokens: tokens of one forward pass.
         longest: tokens of the longest sequence.
         kind: "cuda" or "cpu".
+        rank: of adapters.
     """
 
     tier: str = "full"
@@ -56,6 +58,7 @@ class Plan:
     pack_tokens: int = 8192
     longest: int = 8192
     kind: str = "cuda"
+    rank: int = RANK
 
     @property
     def tokens(self) -> int:
@@ -75,6 +78,7 @@ def plan_of(
     tier: str = "full",
     longest: int | None = None,
     nodes: int | None = None,
+    rank: int = RANK,
 ) -> Plan:
     """The plan of a run with these settings.
 
@@ -85,6 +89,7 @@ def plan_of(
         tier: of the run.
         longest: tokens of the longest row; by default as many as a row may have.
         nodes: machines, if not as many as the settings say.
+        rank: of adapters, for a tier that has some.
     """
     nodes = nodes or int(getattr(settings, "nodes", 1))
     return Plan(
@@ -98,6 +103,7 @@ def plan_of(
         pack_tokens=settings.pack_tokens,
         longest=min(settings.max_tokens, settings.pack_tokens) if longest is None else longest,
         kind=kind,
+        rank=rank,
     )
 
 
@@ -118,7 +124,7 @@ def offloaded(shape: Shape, plan: Plan) -> float:
     if plan.offload == "none" or plan.kind == "cpu":
         return 0.0
     # Moments, the weights they belong to, and gradients on their way.
-    every = _trained(shape, plan) * 16.0 + (4.0 * shape.weights if plan.offload == "all" else 0.0)
+    every = _trained(shape, plan) * 16.0 + (_base(shape, plan) if plan.offload == "all" else 0.0)
     return every * plan.local / plan.processes
 
 
@@ -127,8 +133,7 @@ def loading(shape: Shape, plan: Plan) -> float:
 
     DeepSpeed and FSDP2 are given a model that each process has read whole; four bits are read onto the GPU.
     """
-    width = {"lora": 2.0 if plan.precision == "bf16" else 4.0, "qlora": 0.0}.get(plan.tier, 4.0)
-    return BEFORE["cpu"] + width * shape.weights
+    return BEFORE["cpu"] + (0.0 if plan.tier == "qlora" else _base(shape, plan))
 
 
 def of_machine(shape: Shape, plan: Plan) -> float:
@@ -147,19 +152,25 @@ def _trained(shape: Shape, plan: Plan) -> float:
         return shape.weights
     query, key = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
     sides = 2 * (shape.hidden + query) + 2 * (shape.hidden + key) + 3 * (shape.hidden + shape.intermediate)
-    return float(RANK * sides * shape.layers)
+    return float(plan.rank * sides * shape.layers)
+
+
+def _width(plan: Plan) -> float:
+    """What a weight takes that is read from the base and not of four bits: a frozen one is as wide as what is computed with."""
+    return 2.0 if plan.tier != "full" and plan.precision == "bf16" else 4.0
+
+
+def _base(shape: Shape, plan: Plan) -> float:
+    """The model's own weights, without adapters, all of them [bytes]."""
+    narrow = shape.layers * shape.linear if plan.tier == "qlora" else 0
+    return narrow * FOUR_BITS + (shape.weights - narrow) * _width(plan)
 
 
 def _held(shape: Shape, plan: Plan) -> dict[str, float]:
     """Weights, gradients and moments."""
     count, trained, narrow = shape.weights, _trained(shape, plan), plan.precision == "bf16"
     matrices = shape.layers * shape.linear
-    if plan.tier == "qlora":
-        weights = matrices * FOUR_BITS + (count - matrices) * 2.0 + trained * 4
-    elif plan.tier == "lora":
-        weights = count * (2.0 if narrow else 4.0) + trained * 4
-    else:
-        weights = count * 4.0
+    weights, adapters = _base(shape, plan), trained * 4.0 if plan.tier != "full" else 0.0
     # Autocast keeps what it has narrowed until the forward pass is over, and layers keep it for the backward pass.
     # Where weights are spread and layers computed twice, nothing keeps them but the layer that is at work.
     whole = matrices if plan.sharding not in ("zero3", "fsdp") or not plan.checkpointing else shape.linear
@@ -170,14 +181,16 @@ def _held(shape: Shape, plan: Plan) -> dict[str, float]:
         moments += trained * 4.0 / share  # DeepSpeed's own copy of the weights that it changes
         gradients += min(BUCKETS, 2.0 * trained) * 4.0
     if plan.sharding in ("zero3", "fsdp"):
-        together = (
-            min(LIVE, count) if plan.sharding == "zero3" else 2 * shape.layer + shape.head * (1 if shape.tied else 2)
-        )
-        weights = weights / share + min(together, count) * 4.0 * (share > 1)
+        together = float(min(2 * shape.layer + shape.head * (1 if shape.tied else 2), count))
+        if plan.sharding == "zero3":
+            together = min(LIVE, count) + min(PREFETCHED, count)
+        weights = weights / share + together * _width(plan) * (share > 1)
+        # DeepSpeed keeps whole in every process what has fewer than 100,000 elements, as most matrices of adapters have.
+        adapters /= share if plan.sharding == "fsdp" else 1
     if plan.kind == "cuda" and plan.offload != "none":  # from a CPU to its own memory would free nothing
         moments = 0.0
-        weights -= count * 4.0 / share if plan.offload == "all" else 0.0
-    return {"weights": weights + copies, "gradients": gradients, "optimizer": moments}
+        weights -= _base(shape, plan) / share if plan.offload == "all" else 0.0
+    return {"weights": weights + adapters + copies, "gradients": gradients, "optimizer": moments}
 
 
 def activations(shape: Shape, plan: Plan) -> float:
@@ -245,6 +258,8 @@ def changes(plan: Plan) -> Iterator[tuple[str, Plan]]:
         yield step("gradient_checkpointing: true", checkpointing=True)
     if plan.pack_tokens > plan.longest:
         yield step(f"pack_tokens: {plan.longest}", pack_tokens=plan.longest)
+    if plan.tier == "qlora":  # four bits are not spread
+        return
     if plan.processes > 1 and plan.sharding == "none":
         yield step("sharding: zero2", sharding="zero2")
     if plan.processes > 1 and plan.sharding in ("none", "zero2"):
@@ -262,8 +277,7 @@ def changes(plan: Plan) -> Iterator[tuple[str, Plan]]:
             yield words, dataclasses.replace(plan, sharding="zero3", nodes=count)
     mild = dataclasses.replace(plan, checkpointing=True, pack_tokens=min(plan.pack_tokens, plan.longest))
     if plan.tier == "full":
-        words = "tier: lora with gradient_checkpointing: true" + (", sharding: none" if plan.sharding != "none" else "")
-        yield words, dataclasses.replace(mild, tier="lora", sharding="none", offload="none")
+        yield "tier: lora with gradient_checkpointing: true", dataclasses.replace(mild, tier="lora")
     for count in (2, 4, 8, 16, 32, 64, 128, 256):
         if count > plan.processes and plan.kind == "cuda":
             nodes = max(plan.nodes, -(-count // max(plan.local, USUAL)))

@@ -21,7 +21,7 @@ from star1.errors import SettingError
 from star1.judge_settings import PLACED, Grader, Judge, Use
 from star1.packs import known_packs
 from star1.policies import pack_mistakes
-from star1.recipe import spread_mistake
+from star1.recipe import four_bits_mistake, spread_mistake
 from star1.resources import Resources
 from star1.sandbox import Sandbox
 from star1.sources import COMMIT, Benchmark, Located, Published, Source
@@ -606,10 +606,8 @@ def _spread_mistakes(finetune: Finetune, name: str) -> Iterator[str]:
     settings = finetune.settings.model_copy(update=own)
     if own and (mistake := spread_mistake(settings)) and mistake != spread_mistake(finetune.settings):
         yield f"finetune.runs.{name}.settings.{mistake[0]}: {mistake[1]}; expected {mistake[2]}."
-    if run.tier != "full" and settings.sharding != "none":
-        found = f"finetune.runs.{name}.tier: {run.tier} with sharding {settings.sharding}"
-        hint = "its `settings: {sharding: none, offload: none}` train in as many processes, each with the whole base."
-        yield f"{found}; expected sharding none: adapters leave little to spread. Hint: {hint}"
+    if told := four_bits_mistake(run.tier, settings.sharding):
+        yield "finetune.runs.{}.tier: {}; expected {}. Hint: {}.".format(name, *told)
 
 
 def _ladder_mistakes(params: Params, values: Mapping[str, Any]) -> Iterator[str]:

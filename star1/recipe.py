@@ -131,6 +131,15 @@ def spread_mistake(settings: Any) -> tuple[str, str, str] | None:
     return None
 
 
+def four_bits_mistake(tier: str, sharding: str) -> tuple[str, str, str] | None:
+    """What cannot be of a tier and the way its weights lie: what was found, what is expected, what to do."""
+    if tier != "qlora" or sharding == "none":
+        return None
+    hint = "sharding: none and offload: none train it in as many processes, each with the whole base in four bits; tier: lora"
+    expected = "sharding none: weights of four bits are not spread here"
+    return f"qlora with sharding {sharding}", expected, f"{hint} is spread in every way"
+
+
 def rate_at(update: int, updates: int, settings: Optimisation) -> float:
     """Learning rate of update number `update` (from 0) of `updates`.
 

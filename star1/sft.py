@@ -18,6 +18,7 @@ from star1.recipe import WATCHING, Optimisation, Settings, rate_at, settings_fro
 from star1.records import Row, file_digest, read_rows, write_json
 from star1.rendering import IGNORED, Example, plan, render, render_all, target_count, target_text
 from star1.resuming import States, TrainingError, key_of, room_told
+from star1.sharding import Whole
 from star1.training import make_optimizer, save, train
 
 __all__ = [
@@ -93,7 +94,7 @@ def finetune(
     examples, dropped = render_all(tokenizer, rows, settings)
     updates = [[examples[number] for number in numbers] for numbers in plan(len(examples), settings)]
     torch.manual_seed(settings.seed)
-    _check_memory(base, examples, settings, stage, adapter.tier if adapter else "full")
+    _check_memory(base, examples, settings, stage, adapter)
     wrapped = adapters.wrap(base, adapter, settings) if adapter else None
     model = wrapped.get_base_model() if wrapped else checkpoints.load_model(base, torch.float32)
     _check_room(model, examples)
@@ -112,7 +113,7 @@ def finetune(
             checkpoints.empty(staging)
             checkpoints.carry_over(base, staging)
     if wrapped:
-        _save_merged(wrapped, base, staging)
+        _save_merged(wrapped, trained, base, staging)
     else:
         save(trained, staging)
     record = {
@@ -131,12 +132,13 @@ def finetune(
     return {"main": peers.main(), "record": record, **found}
 
 
-def _save_merged(wrapped: Any, base: str | Path, staging: str | Path) -> None:
+def _save_merged(wrapped: Any, trained: Whole, base: str | Path, staging: str | Path) -> None:
     """Write the trained adapters, and the checkpoint that they make of the base (main process alone)."""
     with peers.told("the checkpoint"):
+        weights = trained.trained()
         if peers.main():
             with room_told(staging, "start it again"):
-                adapters.save(wrapped, Path(staging) / adapters.FOLDER, Path(base).name)
+                adapters.save(wrapped, weights, Path(staging) / adapters.FOLDER, Path(base).name)
                 adapters.export(base, staging)
         peers.wait()
 
@@ -177,11 +179,15 @@ def publish(made: dict[str, Any], staging: Path, output: str | Path, metrics: st
     shutil.rmtree(states, ignore_errors=True)
 
 
-def _check_memory(base: str | Path, examples: Sequence[Example], settings: Settings, stage: str, tier: str) -> None:
+def _check_memory(
+    base: str | Path, examples: Sequence[Example], settings: Settings, stage: str, adapter: adapters.Settings | None
+) -> None:
     kind, world = "cuda" if torch.cuda.is_available() else "cpu", int(os.environ.get("WORLD_SIZE", "1"))
     longest = max(len(one.ids) for one in examples)
     nodes = -(-world // int(os.environ.get("LOCAL_WORLD_SIZE", world)))
-    memory.check(stage, base, memory.plan_of(settings, kind, world, tier, longest, nodes))
+    own = (adapter.tier, adapter.rank) if adapter else ("full", memory.RANK)
+    plan = memory.plan_of(settings, kind, world, own[0], longest, nodes, own[1])
+    memory.check(stage, base, plan)
 
 
 def _check_room(model: Any, examples: Sequence[Example]) -> None:

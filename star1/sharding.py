@@ -45,6 +45,12 @@ def accelerator_for(sharding: str, offload: str, gradient_norm: float) -> Any:
     if deepspeed:
         given["deepspeed_plugin"] = _deepspeed(int(sharding[-1]), offload, gradient_norm)
     accelerator = Accelerator(mixed_precision="no", **given)
+    if deepspeed:
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+        # Else transformers would spread whatever it reads from now on: also the base, which the main process alone reads
+        # again to add adapters to it, and would wait for ever for the others.
+        unset_hf_deepspeed_config()
     found = accelerator.distributed_type.value
     if deepspeed != (found == "DEEPSPEED") or accelerator.num_processes != peers.world():
         # It has passed over a plugin without a word before, where it took a machine for another kind.
@@ -174,8 +180,13 @@ class Whole:
         named = self.causal.state_dict(keep_vars=True)
         for tensor in named.values():
             if id(tensor) not in found:
-                found[id(tensor)] = _halved(self.full(tensor))
+                found[id(tensor)] = _kept(self.full(tensor), torch.bfloat16)
         return {name: found[id(tensor)] for name, tensor in named.items()} if peers.main() else {}
+
+    def trained(self) -> dict[str, torch.Tensor]:
+        """The weights that are trained by name, whole and in float32, in the main process; nothing in the others."""
+        found = {name: _kept(self.full(tensor), torch.float32) for name, tensor in distinct(self.causal).items()}
+        return found if peers.main() else {}
 
     def full(self, tensor: torch.Tensor) -> torch.Tensor:
         """A weight as a whole."""
@@ -187,6 +198,7 @@ class Whole:
         """Write what this process alone has to `folder`."""
         from safetensors.torch import save_file
 
+        save_file(_random(), folder / self.file(RANDOM))
         if not (self.spread or peers.main()):
             return
         named = distinct(self.causal)
@@ -194,7 +206,6 @@ class Whole:
         flat = {f"{number}.{name}": one for number, values in moments.items() for name, one in values.items()}
         for what, tensors in ((WEIGHTS, named), (OPTIMIZER, flat)):
             save_file({name: self.part(one).contiguous() for name, one in tensors.items()}, folder / self.file(what))
-        save_file(_random(), folder / self.file(RANDOM))
 
     def load(self, folder: Path) -> None:
         """Take up what `write` left in `folder`."""
@@ -214,7 +225,9 @@ class Whole:
 
     def file(self, what: str) -> str:
         """Name of the file that this process has `what` in."""
-        return f"{what}-{peers.rank():05d}.safetensors" if self.spread else f"{what}.safetensors"
+        # Dropout draws in each process on its own, also where weights are whole in all.
+        own = self.spread or (what == RANDOM and peers.world() > 1)
+        return f"{what}-{peers.rank():05d}.safetensors" if own else f"{what}.safetensors"
 
     def part(self, tensor: torch.Tensor) -> torch.Tensor:
         """What this process has of a tensor, in the tensor's own memory."""
@@ -262,6 +275,17 @@ class Engine(Whole):
 
     spread = True
 
+    def __init__(self, accelerator: Any, model: Any, optimizer: Any) -> None:
+        super().__init__(accelerator, model, optimizer)
+        self.frozen = frozen(self.causal)
+
+        def leave_out(_model: Any, state: dict[str, Any], prefix: str, _facts: Any) -> None:
+            for name in self.frozen:
+                state.pop(f"{prefix}causal.{name}", None)
+
+        # DeepSpeed leaves frozen weights out of a checkpoint itself, but keeps tied ones under their second name.
+        accelerator.unwrap_model(model).register_state_dict_post_hook(leave_out)
+
     def add(self, batch: dict[str, Any], factor: float, last: bool) -> torch.Tensor:
         """As above; what is exchanged when is DeepSpeed's affair."""
         self.model.set_gradient_accumulation_boundary(last)
@@ -284,17 +308,17 @@ class Engine(Whole):
             return tensor.detach().clone()
 
     def write(self, folder: Path) -> None:
-        """DeepSpeed's own checkpoint, which every process writes its part of."""
+        """DeepSpeed's own checkpoint, which every process writes its part of; of frozen weights nothing."""
         from safetensors.torch import save_file
 
-        self.model.save_checkpoint(str(folder), tag=ENGINE, save_latest=False)
+        self.model.save_checkpoint(str(folder), tag=ENGINE, save_latest=False, exclude_frozen_parameters=True)
         save_file(_random(), folder / self.file(RANDOM))
 
     def load(self, folder: Path) -> None:
         """Take up what `write` left in `folder`."""
         from safetensors.torch import load_file
 
-        self.model.load_checkpoint(str(folder), tag=ENGINE)
+        self.model.load_checkpoint(str(folder), tag=ENGINE, load_module_strict=not self.frozen)
         _set_random(load_file(folder / self.file(RANDOM)))
 
 
@@ -304,10 +328,16 @@ class Engine(Whole):
 def distinct(model: Any) -> dict[str, torch.Tensor]:
     """All weights by name, of weights that are tied one; where some are frozen, those that are trained."""
     whole = model.state_dict(keep_vars=True)
-    if not all(one.requires_grad for one in model.parameters()):
+    if frozen(model):
         whole = {name: tensor for name, tensor in whole.items() if tensor.requires_grad}
     found = {id(tensor): (name, tensor) for name, tensor in reversed(whole.items())}
     return dict(sorted(found.values(), key=lambda pair: pair[0]))
+
+
+def frozen(model: Any) -> list[str]:
+    """Names of the weights that are not trained, tied ones under each of their names."""
+    whole = model.state_dict(keep_vars=True).items()
+    return [name for name, one in whole if isinstance(one, torch.nn.Parameter) and not one.requires_grad]
 
 
 def _full(tensor: Any) -> torch.Tensor:
@@ -315,11 +345,11 @@ def _full(tensor: Any) -> torch.Tensor:
     return found
 
 
-def _halved(tensor: torch.Tensor) -> torch.Tensor:
-    """Floating-point numbers in bfloat16, in the memory of the machine; in other processes than the main one nothing."""
+def _kept(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Floating-point numbers as `dtype`, in the memory of the machine; in other processes than the main one nothing."""
     if not peers.main():
         return torch.empty(0)
-    return tensor.to("cpu", torch.bfloat16) if tensor.is_floating_point() else tensor.cpu()
+    return tensor.to("cpu", dtype) if tensor.is_floating_point() else tensor.cpu()
 
 
 def _random() -> dict[str, torch.Tensor]:

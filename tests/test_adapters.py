@@ -270,21 +270,6 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert one["record"]["adapter"] == {**dataclasses.asdict(LORA), "rank": 3}
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_curve_of_one(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each has the whole base, and the main one alone writes adapters and checkpoint."""
-    with started(place, tmp_path / "two", processes=2) as process:
-        told = process.communicate(timeout=300)[1]
-    assert process.returncode == 0, told
-    (tmp_path / "one").mkdir()
-    monkeypatch.chdir(tmp_path / "one")
-    fresh_accelerate()
-    run_script("finetune", *flags(place))
-    one, two = (read_json(tmp_path / name / "metrics.json")["history"] for name in ("one", "two"))
-    assert [entry["loss"] for entry in two] == pytest.approx([entry["loss"] for entry in one], rel=1e-4)
-    checkpoints.verify(tmp_path / "two/models/r-seed1")
-
-
 def test_a_state_of_other_adapters_is_not_used(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stopped(place, tmp_path)
     for other in (None, dataclasses.replace(LORA, alpha=9)):
@@ -305,9 +290,13 @@ def test_states_of_adapters_need_little_room(place: Path) -> None:
 # ---------------------------------------------------------------- what is refused
 
 
-def test_adapters_are_not_spread_over_processes(place: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="tier lora: sharding zero2; expected none"):
-        tune(place, tmp_path, sharding="zero2")
+@pytest.mark.parametrize("kind", ["zero2", "zero3", "fsdp"])
+def test_four_bits_are_not_spread(place: Path, tmp_path: Path, kind: str) -> None:
+    """It is said what would work in its place, before anything is read and whatever the machine has."""
+    told = f"tier: qlora with sharding {kind}; expected sharding none.* Hint: sharding: none .* tier: lora is spread"
+    with pytest.raises(SettingError, match=told):
+        tune(place, tmp_path, dataclasses.replace(LORA, tier="qlora"), sharding=kind)
+    assert not (tmp_path / "run").exists()
 
 
 def test_qlora_is_refused_where_it_cannot_run(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

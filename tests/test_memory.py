@@ -52,6 +52,26 @@ def test_each_change_brings_what_it_is_for() -> None:
     assert total(SEVEN, processes=8) == total(SEVEN)
 
 
+def test_adapters_are_spread_and_the_base_is_where_weights_are() -> None:
+    """32B weights with adapters: in bfloat16, whole with none and zero2, and in parts with zero3 and fsdp."""
+    base = 2 * LARGE.weights
+    four: dict[str, Any] = {"tier": "lora", "processes": 4, "checkpointing": True}
+    found = {kind: memory.estimate(LARGE, Plan(**four, sharding=kind)) for kind in ("none", "zero2", "zero3", "fsdp")}
+    trained = found["none"]["optimizer"] / 8
+    assert trained == 64 * 16 * (2 * (5120 + 5120) + 2 * (5120 + 1024) + 3 * (5120 + 27648))
+    assert found["none"]["gradients"] == 4 * trained
+    beside = 6 * trained  # float32, and narrow for the products
+    assert found["none"]["weights"] == found["zero2"]["weights"] == base + beside
+    together = 2 * (memory.LIVE + memory.PREFETCHED)  # in bfloat16, too
+    assert found["zero3"]["weights"] == base / 4 + beside + together
+    assert found["fsdp"]["weights"] == base / 4 + 3 * trained + 2 * (2 * LARGE.layer + 2 * LARGE.head)
+    assert found["fsdp"]["optimizer"] == 2 * trained
+    assert found["zero2"]["optimizer"] == found["zero3"]["optimizer"] == 3 * trained  # and DeepSpeed's own copy
+    many = Plan(**four, rank=64)
+    assert memory.estimate(LARGE, many)["optimizer"] == 4 * found["none"]["optimizer"]
+    assert memory.offloaded(LARGE, Plan(**four, sharding="zero3", offload="all")) == base + 16 * trained
+
+
 def test_the_published_layout_fits_and_a_lone_gpu_does_not() -> None:
     """32B weights over eight GPUs of 80 GB, with ZeRO-3 and offloading as published; not on one."""
     room = 80e9
@@ -111,6 +131,18 @@ def test_a_machine_without_the_memory_to_read_is_refused(tmp_path: Path, monkeyp
         (SEVEN, Plan(longest=1500, processes=8, checkpointing=True), 80, "pack_tokens: 1500, sharding: zero2"),
         (SEVEN, Plan(longest=1500, processes=8, checkpointing=True), 60, "pack_tokens: 1500, sharding: zero3"),
         (SEVEN, Plan(checkpointing=True), 45, "tier: lora with gradient_checkpointing: true"),
+        (
+            LARGE,
+            Plan(longest=1500, pack_tokens=1500, processes=4, checkpointing=True, tier="lora"),
+            60,
+            "sharding: zero3",
+        ),
+        (
+            LARGE,
+            Plan(longest=1500, pack_tokens=1500, processes=4, checkpointing=True, tier="qlora"),
+            10,
+            "",
+        ),  # not spread
         (SMALL, Plan(), 1, ""),
     ],
 )
@@ -276,3 +308,19 @@ def test_settings_that_are_not_there_yet_have_defaults() -> None:
     plan = memory.plan_of(Settings(), "cuda")
     assert (plan.sharding, plan.offload, plan.processes, plan.tier) == ("none", "none", 1, "full")
     assert dataclasses.replace(plan, pack_tokens=10, longest=20).tokens == 20
+
+
+def test_train_fit_counts_the_rank_of_the_runs_adapters(tmp_path: Path) -> None:
+    """It took every adapter for one of rank 16."""
+    write_json(tmp_path / "config.json", BASES["R1-Distill-Qwen-7B"][0])
+
+    def total_of(**changes: Any) -> str:
+        all_values = values()
+        all_values["finetune"]["lora"] = {"rank": 16, "alpha": 32}
+        all_values["finetune"]["runs"]["run"] |= {"tier": "lora", **changes}
+        (line,) = [
+            one for one in fitting.fit(all_values, "run", 1, 80.0, tmp_path / "config.json")[0] if "optimizer" in one
+        ]
+        return line.split()[1]
+
+    assert (total_of(), total_of(lora={"rank": 64})) == ("0.3", "1.2")

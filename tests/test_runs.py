@@ -125,11 +125,15 @@ def test_names_that_seeds_make_are_nobody_elses(tmp_path: Path) -> None:
 
 
 def test_settings_of_a_run_and_the_shared_ones_go_together(tmp_path: Path) -> None:
-    spread = {"finetune.settings.sharding": "zero3", "finetune.runs.r": RUN | {"seed": 1, "tier": "lora"}}
-    (line,) = mistakes(write(tmp_path, spread))
-    assert "finetune.runs.r.tier: lora with sharding zero3; expected sharding none" in line
-    whole = {"settings": {"sharding": "none"}}
-    params.load(write(tmp_path, {**spread, "finetune.runs.r": RUN | {"seed": 1, "tier": "lora"} | whole}), ROOT)
+    run, shared = RUN | {"seed": 1, "tier": "qlora"}, {"finetune.settings.sharding": "zero3"}
+    (line,) = mistakes(write(tmp_path, {**shared, "finetune.runs.r": run}))
+    told = (
+        "finetune.runs.r.tier: qlora with sharding zero3; expected sharding none: weights of four bits are not spread"
+    )
+    assert told in line
+    assert "tier: lora is spread in every way" in line
+    for fits in (run | {"settings": {"sharding": "none"}}, run | {"tier": "lora"}):
+        params.load(write(tmp_path, {**shared, "finetune.runs.r": fits}), ROOT)
     (line,) = mistakes(write(tmp_path, {"finetune.runs.r": RUN | {"seed": 1, "settings": {"processes": 64}}}))
     assert "finetune.runs.r.settings.processes: 64 with a batch_size of 8" in line
 
