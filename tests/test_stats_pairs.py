@@ -212,7 +212,7 @@ def differing(kind: str, k: int) -> Floats:
     both = one @ other.T / len(first) * (1 - gained - lost)
     chances = np.array([np.trace(both, -difference) for difference in range(-k, k + 1)])
     chances[-1], chances[0] = chances[-1] + gained, chances[0] + lost
-    return chances / chances.sum()
+    return np.asarray(chances / chances.sum())
 
 
 def test_paired_differences_of_sample_means_cover() -> None:
