@@ -146,8 +146,8 @@ def interval(counts: "NDArray[np.float64]", options: Options) -> tuple[float, fl
         counts: what two judges said about the answers to each prompt, in the order of `CELLS`, `[prompts, 4]`.
         options: confidence, number and seed of the draws.
 
-    Source: Rubin (1981), with Jeffreys' weight of `PRIOR` answers in each cell. With one answer to a prompt, this is the
-    posterior of a multinomial under Jeffreys' prior; docs/judges.md has its coverage in simulations.
+    Source: Rubin (1981), with Jeffreys' weight of `PRIOR` answers in each cell, and each prompt's weight by `evidence`;
+        docs/judges.md has its coverage in simulations.
     """
     import numpy as np
 
@@ -155,11 +155,24 @@ def interval(counts: "NDArray[np.float64]", options: Options) -> tuple[float, fl
     # Prompts with the same counts are drawn as one: a sum of exponential weights has a gamma distribution.
     patterns, times = np.unique(counts, axis=0, return_counts=True)
     prior = np.eye(4) * counts.sum() / len(counts)
-    shapes = np.concatenate([times.astype(float), np.full(4, PRIOR)])
+    shapes = np.concatenate([times * evidence(len(counts), options.confidence), np.full(4, PRIOR)])
     weights = draw.standard_gamma(shapes, size=(options.resamples, len(shapes)))
     found = kappa(weights @ np.concatenate([patterns, prior]))
     low, high = np.nanquantile(found, [(1 - options.confidence) / 2, (1 + options.confidence) / 2])
     return float(low), float(high)
+
+
+def evidence(prompts: int, confidence: float) -> float:
+    """The weight of each prompt with which the spread of a mean is that of Student's t, and not smaller, as with 1.
+
+    Dirichlet weights that add up to A give a mean the variance s² / (A + 1), s² over n; t has (t / z)² s² / (n - 1).
+    """
+    from scipy.special import ndtri, stdtrit
+
+    if prompts < 2:
+        return 1.0
+    ratio = float(ndtri(0.5 + confidence / 2) / stdtrit(prompts - 1, 0.5 + confidence / 2))
+    return max((prompts - 1) * ratio**2 - 1, 1.0) / prompts
 
 
 def pair(chosen: Sequence[Answer], first: str, second: str, asked: str, options: Options) -> Row:

@@ -12,9 +12,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-# Weight, in items, of the widest variance that a mean in [0, 1] can have, and of an item at the far end of it that was not
-# seen: without them, items that happen to agree, or nearly, would pass for certainty.
-SHRINKAGE, UNSEEN = 0.5, 0.06
+# A variance that is no more than what sums of floats leave.
+NONE = 1e-18
 
 
 @dataclass(frozen=True)
@@ -46,30 +45,54 @@ def wilson(share: Floats, n: Floats, confidence: float) -> Estimate:
 def mean_of_items(values: Floats | Sequence[float], confidence: float, answers: float) -> Estimate:
     """The mean over items, each the mean of its samples: the items are what was drawn, and samples of one belong together.
 
-    Wilson's interval for as many items as would have the variance that is found between them, widened by Student's t; for no
-    more than there are independent answers, however alike the items are, and for no fewer than there are items.
-
     Args:
         values: of the items `[..., n]`, in [0, 1].
         confidence: nominal coverage.
-        answers: independent answers behind all values; for pass@k, the draws of k that share no sample.
-
-    Source: Korn and Graubard (1998) for the effective n, there with the exact binomial interval. Differs: Wilson's
-        interval, `SHRINKAGE`, `UNSEEN`, and the two bounds.
+        answers: samples behind all values.
     """
-    from scipy.special import stdtrit
-
     # Summed in order of size: the same to the last bit, whatever the order of the rows.
     values = np.sort(np.asarray(values, float), axis=-1)
-    n = values.shape[-1]
     mean = np.clip(values.mean(axis=-1), 0, 1)
-    widest = mean * (1 - mean)
     squares = ((values - mean[..., None]) ** 2).sum(axis=-1)
-    unsure = np.maximum(SHRINKAGE * widest, UNSEEN * np.maximum(mean, 1 - mean) ** 2)
-    variance = (squares + unsure) / (n - 1 + SHRINKAGE)
+    return mean_of_moments(mean, squares, values.shape[-1], confidence, answers)
+
+
+def mean_of_moments(mean: Floats, squares: Floats, n: int, confidence: float, answers: float) -> Estimate:
+    """As `mean_of_items`, from what it takes of the values.
+
+    Wilson's interval for as many items as would have the variance that is found between them: for no fewer than there are
+    (single answers have the widest variance that there is), and no more than there are samples, however alike the items are.
+    Either end is at least as far out as a kind of item would draw it that none of `n` need have shown.
+
+    Args:
+        mean: of the items' values `[...]`, in [0, 1].
+        squares: sum of the squares of their distances from it `[...]`.
+        n: items.
+        confidence: nominal coverage.
+        answers: samples behind all values.
+
+    Source: Korn and Graubard (1998) for the effective number, there with the exact binomial interval. Differs: Wilson's
+        interval, the two bounds, and `unseen`.
+    """
+    widest = mean * (1 - mean)
+    variance = np.maximum(squares / max(n - 1, 1), NONE)
     items = np.clip(n * widest / variance, n, max(n, answers))
-    t = float(stdtrit(n - 1, 0.5 + confidence / 2)) if n > 1 else normal_quantile(confidence)
-    return wilson(mean, items * (normal_quantile(confidence) / t) ** 2, confidence)
+    seen, ends = wilson(mean, items, confidence), unseen(mean, n, confidence, 0.0)
+    return Estimate(seen.value, np.minimum(seen.low, ends[0]), np.maximum(seen.high, ends[1]))
+
+
+def unseen(mean: Floats, n: int, confidence: float, lowest: float) -> tuple[Floats, Floats]:
+    """How far a mean of values in [`lowest`, 1] is drawn to either end by the largest share of items that may not be among `n`.
+
+    That share is the upper end of Wilson's interval of 0 of `n`: such items are unseen with a chance that is as small as that
+    of an end of the interval to miss. Without it, few items that are nearly alike would pass for certainty: one problem in
+    twenty that is never solved is not among 30 in one case of five, and nothing that was drawn tells of it.
+
+    Source: the "rule of three" (Jovanovic and Levy 1997), there with the exact binomial end and for a share alone.
+    """
+    z = normal_quantile(confidence)
+    share = z * z / (n + z * z)
+    return mean - share * (mean - lowest), mean + share * (1 - mean)
 
 
 def average(parts: Sequence[Estimate]) -> Estimate:

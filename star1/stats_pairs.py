@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from star1.stats_means import Estimate, Floats, normal_quantile
+from star1.stats_means import Estimate, Floats, normal_quantile, unseen
 
 # Bisections of the score interval: the ends are found to 2^-45.
 STEPS = 45
@@ -68,20 +68,31 @@ def _score(gained: Floats, lost: Floats, n: Floats, difference: Floats) -> Float
 
 
 def paired_means(differences: Floats, confidence: float) -> Estimate:
-    """Mean over items of the difference of their means over samples `[..., n]`, with Student's t interval.
-
-    Items that all differ by the same tell nothing of the variance: for them, the interval is that of as many single answers.
-    """
-    from scipy.special import stdtrit
-
+    """Mean over items of the difference of their means over samples `[..., n]`, in [-1, 1]."""
     differences = np.sort(np.asarray(differences, float), axis=-1)
     n = differences.shape[-1]
     mean = differences.mean(axis=-1)
-    spread = differences.std(axis=-1, ddof=1) if n > 1 else np.zeros_like(mean)
-    half = (float(stdtrit(n - 1, 0.5 + confidence / 2)) if n > 1 else 0.0) * spread / np.sqrt(n)
-    alike = paired_shares(np.zeros_like(mean), np.zeros_like(mean), np.full_like(mean, n), confidence)
-    half = np.where(spread > SAME, half, alike.high)
-    return Estimate(mean, np.maximum(mean - half, -1), np.minimum(mean + half, 1))
+    return paired_moments(mean, ((differences - mean[..., None]) ** 2).sum(axis=-1), n, confidence)
+
+
+def paired_moments(mean: Floats, squares: Floats, n: int, confidence: float) -> Estimate:
+    """As `paired_means`, from what it takes of the differences.
+
+    Student's t interval, which is no narrower than items allow that only one of the two solves and that none of `n` need have
+    shown. Of items that do not differ at all it is Tango's interval without a discordant item.
+
+    Args:
+        mean: of the items' differences `[...]`, in [-1, 1].
+        squares: sum of the squares of their distances from it `[...]`.
+        n: items.
+        confidence: nominal coverage.
+    """
+    from scipy.special import stdtrit
+
+    quantile = float(stdtrit(n - 1, 0.5 + confidence / 2)) if n > 1 else 0.0
+    half = quantile * np.sqrt(squares / max(n - 1, 1) / n)
+    low, high = unseen(mean, n, confidence, -1.0)
+    return Estimate(mean, np.minimum(low, np.maximum(mean - half, -1)), np.maximum(high, np.minimum(mean + half, 1)))
 
 
 def mean_test(differences: Floats) -> float:

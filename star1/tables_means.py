@@ -120,7 +120,7 @@ def _enough(marks: Sequence[Sequence[int]], k: int) -> bool:
 def _passed(model: str, benchmark: str, marks: Sequence[Sequence[int]], k: int, settings: Settings) -> Row:
     used = [one for one in marks if len(one) >= k]
     values = pass_at(np.array([sum(one) for one in used]), np.array([len(one) for one in used]), k)
-    found = mean_of_items(values, settings.confidence, answers=sum(len(one) // k for one in used))
+    found = mean_of_items(values, settings.confidence, answers=sum(map(len, used)))
     ends = {key: float(getattr(found, key)) for key in ("value", "low", "high")}
     told = {"model": model, "benchmark": benchmark, "k": k, **ends, "n": len(used), "total": len(marks)}
     return told | {"coverage": len(used) / len(marks)}

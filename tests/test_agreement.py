@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from star1.agreement import Options, answers, disagreements, interval, kappa, pair, pairs, question, side
+from star1.agreement import Options, answers, disagreements, evidence, interval, kappa, pair, pairs, question, side
 from star1.agreement_table import markdown, table
 from star1.records import Row, read_rows, write_rows
 from tests.loopback import run_script
@@ -79,6 +79,29 @@ def test_the_interval_covers_what_it_says(shares: tuple[float, ...], n: int) -> 
         low, high = interval(prompts, Options(0.95, 400, int(draw.integers(2**31))))
         simulated, covered = simulated + 1, covered + (low <= true <= high)
     assert 0.93 <= covered / simulated <= 0.97
+
+
+@pytest.mark.parametrize(("prompts", "samples"), [(30, 8), (60, 4)])
+def test_the_interval_covers_where_prompts_differ(prompts: int, samples: int) -> None:
+    """Some prompts get safe answers only, some hardly any, and each judge errs on one answer in ten: .918 was covered."""
+    draw, wrong = np.random.default_rng(prompts + samples), 0.1
+    # Kappa of a truth that is safe half of the time, of which each judge sees 0.9: 0.82 agree, by chance 0.5.
+    true, covered = 0.64, 0
+    for number in range(2000):
+        safe = draw.random((prompts, samples)) < draw.beta(0.5, 0.5, (prompts, 1))
+        first, second = (safe ^ (draw.random(safe.shape) < wrong) for _ in range(2))
+        cells = [first & second, first & ~second, ~first & second, ~first & ~second]
+        counts = np.stack([one.sum(axis=1) for one in cells], axis=1).astype(float)
+        low, high = interval(counts, Options(0.95, 400, number))
+        covered += low <= true <= high
+    assert 0.93 <= covered / 2000 <= 0.97
+
+
+def test_few_prompts_are_less_evidence_than_their_number() -> None:
+    """With 30 of them (29 * (1.95996 / 2.04523)² - 1) / 30; with many all of it."""
+    assert evidence(30, 0.95) == pytest.approx((29 * (1.959964 / 2.045230) ** 2 - 1) / 30, abs=1e-6)
+    assert evidence(10_000, 0.95) == pytest.approx(1, abs=1e-3)
+    assert (evidence(1, 0.95), evidence(2, 0.95)) == (1, 0.5)
 
 
 def test_answers_to_one_prompt_are_drawn_together() -> None:

@@ -20,7 +20,6 @@ from star1.auditing import design, estimates, labels, sheets, table
 from star1.auditing.labels import person
 from star1.errors import InputError
 from star1.records import Row, text_digest, write_rows
-from star1.stats_means import mean_of_items
 from tests.conftest import ROOT
 
 FIRST, SECOND = {"name": "refusal", "kind": "refusal"}, {"name": "guard", "kind": "guard"}
@@ -496,10 +495,11 @@ def test_graders_are_audited_with_the_reference_and_all_samples(project: Path) -
     [judge], [one] = result["judges"], result["rates"]
     assert (judge["question"], judge["kappa"]["value"], judge["population"]) == ("correctness", 1.0, 60)
     assert (one["n"], one["count"], one["corrected"]["value"]) == (60, 30, 0.5)
-    # By problems, each with one or two of three right: no surer than 60 answers that are apart, and by Student's t.
-    expected = mean_of_items([2 / 3, 1 / 3] * 10, 0.95, answers=60)
-    assert (one["raw"]["low"], one["raw"]["high"]) == pytest.approx((float(expected.low), float(expected.high)))
-    assert 0.25 < one["raw"]["high"] - one["raw"]["low"] < 0.3  # of 20 answers it would be 0.40
+    # Problems of which one or two of three are right are more alike than chance would have them, and no surer than 60 answers
+    # that are apart. Of 30 of 60 Wilson's interval is 1/2 -+ (z/2) / sqrt(60 + z²); of 10 of 20 it would be 0.40 wide.
+    half = 1.959963984540054 / 2 / math.sqrt(60 + 1.959963984540054**2)
+    assert half == pytest.approx(0.12265, abs=1e-5)
+    assert (one["raw"]["low"], one["raw"]["high"]) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-12)
 
 
 def simulated(

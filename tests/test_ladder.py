@@ -10,10 +10,15 @@ import pytest
 import yaml
 
 from star1 import ladder, params, presets, tables_ladder
+from star1.endpoints import Endpoint
+from star1.judge_settings import Grader, Judge, Use
+from star1.judges import calls_of, judge_all, judgements
+from star1.policies import load_pack
 from star1.tables_means import Settings
 from star1.workflow.ladders import Ladder
 from star1.workflow.lookups import Params
 from tests.conftest import ROOT
+from tests.test_planted_faults import benchmark
 from tests.test_tables_means import marks
 
 STEPS: list[dict[str, Any]] = [
@@ -163,6 +168,29 @@ def test_grading_by_a_model_and_by_rule_are_the_same_measure() -> None:
     result = tables_ladder.table({"m": {"math500": by_step}}, Settings(0.95, resamples=200))
     found = result["rungs"][1]["difference"]
     assert (found["n"], found["gained"], found["lost"]) == (4, 0, 1)
+
+
+def test_answers_are_judged_as_each_step_says(tmp_path: Path) -> None:
+    """The project's own steps, judged and put into the table: a model compares mathematical answers up to the last of them."""
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    steps, by_step, one = values["ladder"]["steps"], {}, benchmark("math", faulty=True)
+    endpoint = Endpoint.model_validate(values["llm"]["endpoints"]["stand-in"])
+    pack = load_pack(ROOT / "policies/star1")
+    for step in steps:
+        held = ladder.changed(values, steps, step["name"])["judge"]
+        judges = {name: Judge.model_validate(how) for name, how in held["judges"].items()}
+        calls = calls_of(judges, {"stand-in": endpoint}, tmp_path / f"{step['name']}.jsonl", 0.95)
+        found = judge_all([one], judges, Use.model_validate(held["use"]), pack, calls)
+        mine = [who for name, who in found.items() if name in held["use"]["reasoning"]]
+        by_step[step["name"]] = judgements(one, mine, Grader.model_validate(held["grader"]))
+    kinds = [next(row["kind"] for row in rows if row["primary"]) for rows in by_step.values()]
+    assert kinds == ["equality"] * 6 + ["grader"]
+    cells = tables_ladder.table({"m": {"math500": by_step}}, Settings(0.95, resamples=200))["rungs"]
+    assert {cell["value"] for cell in cells} == {0.5}
+    # Cut-off answers are judged from the second step to the sixth, and empty ones and open thinking never.
+    lost = [cell["total"] - cell["n"] for cell in cells]
+    assert lost == [12, 8, 8, 8, 8, 12, 12]
+    assert all(cell["difference"]["n"] >= 68 for cell in cells[1:])
 
 
 def test_a_model_that_is_named_like_a_variant_is_a_mistake() -> None:

@@ -111,7 +111,7 @@ def test_the_judge_leaves_programs_unscored_or_fails(tmp_path: Path, capsys: pyt
     (judged,) = read_rows(tmp_path / "sums.j", ["id"])
     assert (judged["verdict"], judged["judge"], judged["graded"]["given"]) == (
         "correct",
-        "math-verify 0.9.0, rule 3",
+        "math-verify 0.9.0, rule 4",
         "12",
     )
     (tmp_path / "programs.j").unlink()

@@ -129,6 +129,16 @@ def test_contamination_stands_in_the_footnotes() -> None:
         assert "wild:" not in text  # never compared, so nothing is said
 
 
+def test_few_items_are_told_of() -> None:
+    """Their nominal 95 % is 92 to 98 %; with 164 and more there is nothing to say."""
+    many = {"wild": marks("wild", *"s" * 164), "jbb": marks("jbb", *"s" * 163), "all_lost": marks("all_lost", *"--")}
+    text = tables_main.markdown(main({"m": many}, {}, {}, SETTINGS))
+    assert "Fewer than 164 items (jbb): a rate takes few values there, and nominal 95 % intervals hold" in text
+    assert "in 92 to 98 \\% of samples" in tables_main.latex(main({"m": many}, {}, {}, SETTINGS))
+    few = main({"m": {"wild": many["wild"]}}, {}, {}, SETTINGS)
+    assert "Fewer than" not in tables_main.markdown(few)
+
+
 def test_order_of_rows_changes_nothing() -> None:
     mixed = {name: random.Random(3).sample(rows, len(rows)) for name, rows in JUDGEMENTS["m"].items()}
     assert main({"m": mixed}, {}, {}, SETTINGS) == main(JUDGEMENTS, {}, {}, SETTINGS)

@@ -17,18 +17,41 @@ import threading
 import time
 from fractions import Fraction
 from typing import Literal
+from unicodedata import normalize
 
 from star1.errors import Star1Error
 from star1.graders import math_worker
-from star1.graders.statements import MOST, bare, denies, in_words, names, only_joins, statement, values
+from star1.graders.statements import (
+    MOST,
+    bare,
+    denies,
+    in_words,
+    maybe_factorial,
+    names,
+    only_joins,
+    plain,
+    several,
+    statement,
+    values,
+)
 
 SPACING = re.compile(r"\\left|\\right|\\[,;:! ]|\\displaystyle|\\?\$|\s+")
+# Signs such as ½, and a mixed number: with nothing but a blank or "and" before its fraction.
+VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e\u2189]")
+GAP = r"(?:\s|~|\\[,;:! ])"
+FRACTION = r"\\[dt]?frac\s*(?:\{\s*(\d{1,9})\s*\}\s*\{\s*(\d{1,9})\s*\}|(\d)\s*(\d))"
+AND = r"(?:\band\b|\\(?:text|mathrm|mbox)\s*\{\s*and\s*\})"
+MIXED = re.compile(
+    rf"(-?)\s*(\d{{1,9}})(?:{GAP}*{AND}{GAP}*|{GAP}+|{GAP}*(?=\\))(?:(\d{{1,9}})\s*/\s*(\d{{1,9}})|{FRACTION})"
+)
+# A blank that parts a number from a fraction: "2 3/2" is not 23/2.
+APART = re.compile(r"(?<=\d)\s+(?=\d+\s*/\s*\d)")
 # Time on the clock after which a process that neither answers nor ends is given up, and for the library to load [s].
 WAIT_S, LOADING_S = 120.0, 120.0
 # The longest content of a box that is read [characters].
 LONGEST = 1000
 # Of the way in which an answer is found; raised when verdicts change.
-RULE = 3
+RULE = 4
 
 # Why there is no verdict.
 SEVERAL = "no box, and several values or a denial stated"
@@ -60,13 +83,31 @@ def last_boxed(text: str) -> str | None:
 def normalise(text: str) -> str:
     r"""A mathematical text without what does not change its meaning: spacing, `$`, `\text{…}`, a final full stop."""
     text = re.sub(r"\\(?:text|mathrm|textbf|mbox)\{([^{}]*)\}", r"\1", text.strip())
+    text = APART.sub("&", text)
     text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\%", "").replace("^\\circ", "")
     return SPACING.sub("", text).rstrip(".").casefold()
 
 
+def spelled(text: str) -> str:
+    r"""A text with signs such as `½` as `\frac{1}{2}`."""
+    return VULGAR.sub(lambda found: "\\frac{{{}}}{{{}}}".format(*normalize("NFKC", found[0]).split("⁄")), text)
+
+
+def mixed(text: str) -> tuple[str, int, int, int] | None:
+    r"""Sign, whole, numerator and denominator of a mixed number (`1 1/2`, `1 and 1/2`, `1\frac12`, `1½`); else None."""
+    if (found := MIXED.fullmatch(spelled(text).replace("$", " ").strip())) is None:
+        return None
+    sign, whole, *parts = found.groups()
+    above, below = (int(one) for one in parts if one is not None)
+    return (sign, int(whole), above, below) if above < below else None
+
+
 def as_number(text: str) -> Fraction | None:
-    r"""The exact value of an integer, decimal, `a/b` or `\frac{a}{b}`; None for anything else."""
-    text = normalise(text)
+    r"""The exact value of an integer, decimal, `a/b`, `\frac{a}{b}` or mixed number; None for anything else."""
+    if parts := mixed(text):
+        sign, whole, above, below = parts
+        return (-1 if sign else 1) * (whole + Fraction(above, below))
+    text = normalise(spelled(text))
     text = re.sub(r"^(-?)\\frac\{(-?\d+)\}\{(\d+)\}$", r"\1\2/\3", text)
     if re.fullmatch(r"-?\d{1,3}(,\d{3})+(\.\d+)?", text):
         text = text.replace(",", "")
@@ -150,18 +191,22 @@ atexit.register(WORKER.close)
 def given_in(text: str) -> str:
     """What a solution gives as its answer, as it stands there: the content of its last box, or what it states; may be empty."""
     boxed = last_boxed(text)
-    return (statement(text) if boxed is None else boxed).strip()[:LONGEST]
+    return (plain(statement(text)) if boxed is None else boxed).strip()[:LONGEST]
 
 
 def grade(text: str, answer: str, worker: Worker = WORKER) -> tuple[bool | None, str, str]:
     r"""Whether a solution ends in `answer`, how that was found, and what it gives.
 
     Without a verdict (None): no box, and of several values that are stated one is right and another is not, or the right one
-    is denied; or a right list or text stands among other words.
+    is denied; a right list or text stands among other words; or an exclamation mark could make a factorial of it.
     """
     if (boxed := last_boxed(text)) is not None:
         return *_boxed(boxed, answer, worker), boxed.strip()[:LONGEST]
-    return *_stated(statement(text), answer, worker), given_in(text)
+    stated, listed = statement(text), several(text)
+    right, how = _stated(stated, answer, worker, listed)
+    if (other := maybe_factorial(stated)) and _stated(other, answer, worker, listed)[0] is not right:
+        right, how = None, SEVERAL
+    return right, how, given_in(text)
 
 
 def _boxed(boxed: str, answer: str, worker: Worker) -> tuple[bool, str]:
@@ -172,7 +217,9 @@ def _boxed(boxed: str, answer: str, worker: Worker) -> tuple[bool, str]:
         return False, "an empty box"
     if len(boxed) > LONGEST:
         return False, f"a box of more than {LONGEST} characters"
-    found = worker.ask(f"\\boxed{{{boxed}}}", answer)
+    if parts := mixed(boxed):
+        boxed = "{}{}\\frac{{{}}}{{{}}}".format(*parts)
+    found = worker.ask(f"\\boxed{{{spelled(boxed)}}}", answer)
     if found in ("equal", "unequal"):
         return found == "equal", f"{found} by math-verify"
     why = {"unread": "not read by math-verify"}.get(
@@ -181,23 +228,41 @@ def _boxed(boxed: str, answer: str, worker: Worker) -> tuple[bool, str]:
     return same(boxed, answer), f"{why}; by the strict rule"
 
 
-def _stated(stated: str, answer: str, worker: Worker) -> tuple[bool | None, str]:
-    """Of a statement without a box: each value in it is compared as if it were boxed."""
-    if same(bare(stated), answer):
+def _stated(stated: str, answer: str, worker: Worker, listed: bool) -> tuple[bool | None, str]:
+    """Of a statement without a box: each value in it is compared as if it were boxed.
+
+    Args:
+        stated: as `statement` has it.
+        answer: the expected one.
+        worker: who compares.
+        listed: answers are announced, so that "1 and 1/2" is two, and no mixed number.
+    """
+    whole = bare(stated)
+    as_list = listed and mixed(whole) is not None and re.search(r"\band\b", whole) is not None
+    if not as_list and same(whole, answer):
         return True, "stated without a box; the same by the strict rule"
+    if not listed and mixed(whole) and _boxed(whole, answer, worker)[0]:
+        return True, "stated without a box; equal as a mixed number"
     found = values(stated)
     verdicts = {one: _boxed(one, answer, worker) for one in found}
-    if len(found) > 1 and not in_words(stated) and _boxed(stated, answer, worker)[0]:
+    if len(found) > 1 and not in_words(stated) and _boxed(plain(stated), answer, worker)[0]:
         return True, "stated without a box; equal as a whole"
     right = [one for one, (equal, _) in verdicts.items() if equal]
     if right and (len(right) < len(found) or denies(stated)):
         return None, SEVERAL
     if not right and _as_list(found, answer, worker):
-        plain = only_joins(stated) and normalise(answer)[:1] not in ("(", "[")
-        return (True, "stated without a box; equal as a list") if plain else (None, SEVERAL)
+        alone = only_joins(stated) and normalise(answer)[:1] not in ("(", "[")
+        return (True, "stated without a box; equal as a list") if alone else (None, SEVERAL)
+    if not right and not listed and _among(stated, answer):
+        return None, SEVERAL
     if not right and (names(stated, answer) or (not only_joins(stated) and _holds(found, answer, worker))):
         return None, AMONG
     return bool(right), f"stated without a box; {verdicts[found[-1]][1]}" if found else "no answer in the text"
+
+
+def _among(stated: str, answer: str) -> bool:
+    """Whether the answer is one of the mixed numbers that can be read in a statement."""
+    return any(same(one[0], answer) for one in MIXED.finditer(stated))
 
 
 def _as_list(found: list[str], answer: str, worker: Worker) -> bool:

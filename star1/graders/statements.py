@@ -8,43 +8,118 @@ import re
 
 # What is read of a text, from its end, and of a statement [characters]; how many of its values are looked at, from its end.
 TAIL, LONGEST, MOST = 2000, 1000, 20
-# "is" ends there, so that "isn't" is no marker.
+# "is" ends there, so that "isn't" is told apart.
 MARKER = re.compile(
-    r"\banswers?\b[\s*_]*(?:(?:is|are|would\s+be|must\s+be|equals)\b(?!['’])|[:=])[\s*_:]*", re.IGNORECASE
+    r"\banswers?\b[\s*_]*(?:(?:is|are|would\s+be|must\s+be|equals)\b(?!['’])|(?P<denied>"
+    r"(?:is|are|was|were|ca|could|would)n['’]t(?:\s+be)?\b|can\s?not(?:\s+be)?\b)|[:=])[\s*_:]*",
+    re.IGNORECASE,
 )
 UNCLOSED = re.compile(r"\\f?boxed\s*\{")
-END = re.compile(r"\n|(?<=[^\s\\])[.!?](?=[\s*_]|$)")
+# Where a statement ends; an exclamation mark behind a digit stays, for it may be a factorial.
+END = re.compile(r"\n|(?<=[^\s\\])[.?](?=[\s*_]|$)|(?<=[^\s\\\d])!(?=[\s*_]|$)|(?<=\d!)(?=[\s*_]|$)")
+SENTENCE = re.compile(r"\n|(?<=[^\s\\])[.?!](?=[\s*_]|$)")
+# A factorial for certain: in a formula, or with more of one behind it, or a stop.
+FORMULA = re.compile(r"\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]", re.DOTALL)
+OF_FORMULA = re.compile(r"(?<=[\w)}!])!")
+FOLLOWED = re.compile(r"(?<=[\d)])!(?=\s*(?:[+/=^.,;:)\]}]|\*\s*[\w(\\]|-\s*[\d(\\]|\\(?:times|cdot|div)\b))")
+MAYBE_FACTORIAL = re.compile(r"\d!\W*$")
+# What stands for it, so that it ends no sentence.
+BANG = "\1"
+# What makes the sentence with the marker a denial: before it, and first behind it without a "but".
+GOVERNS = re.compile(
+    r"(?:(?:\b(?:not|never|cannot|hardly)\b|n['’]t)\s+(?:(?:be|true|correct|right|the\s+case|think|believe|say|claim|mean|that)\s+)+"
+    r"|\b(?:doubt|deny|denies|wrong|incorrect|false|mistaken?)\s+(?:to\s+(?:say|think|claim|believe|conclude)\s+)?(?:that\s+)?)"
+    r"(?:(?:the|my|our|its)\s+)?(?:(?:final|correct|right)\s+)?$",
+    re.IGNORECASE,
+)
+BEGINS = re.compile(r"(?:(?:definitely|certainly|clearly|surely)\s+)?(?:not|never|neither)\b", re.IGNORECASE)
+OTHERWISE = re.compile(r"\b(?:but|instead|rather)\b|[,;]\s*(?:it|the)\b", re.IGNORECASE)
+# What takes a statement back that was made before.
+RETRACTS = re.compile(
+    r"(?:^|[.!?\n])\s*(?:no\b|wait\b|actually\b|hold\s+on\b|scratch\b|correction\b)|\bI\s+(?:made|was)\s+(?:a\s+)?(?:mistake|wrong)"
+    r"|\b(?:that|this)\s+(?:is|was)\s+(?:wrong|incorrect|false|not\s+(?:right|true|correct)|a\s+mistake)",
+    re.IGNORECASE,
+)
 IN_WORDS = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s?\{[^{}]*\}")
 # What is written around words, and the braces of both.
 COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\b|[{}$*_]|\\[,;:! ]")
 # A run of letters that is no command and no single variable.
 WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}(?:['’][A-Za-z]+)?")
-DENIAL = re.compile(r"\b(?:not|cannot|never|neither|nor|instead|rather|wrong|incorrect)\b|n['’]t\b", re.IGNORECASE)
+DENIAL = re.compile(
+    r"\b(?:not|cannot|never|neither|nor|instead|rather|wrong|incorrect|false|doubt|deny)\b|n['’]t\b", re.IGNORECASE
+)
 # Words that make a list of the values between them, and nothing else.
 JOINING = {"and", "or", "both", "either"}
 # What stands for a word that was taken out; a bracket with such words in it is a remark; LaTeX's own brackets are none.
 GAP = "\0"
 REMARK = re.compile(rf"(?:\\left\s*)?[(\[]([^()\[\]]*{GAP}[^()\[\]]*?)(?:\\right\s*)?[)\]]")
 DISPLAY = re.compile(r"(?<!\\)\\[()\[\]]")
+TELLING = re.compile(r"\d|\\[A-Za-z]")
 OPENING, CLOSING = "([{", ")]}"
 EDGES = " \t*_`$.,;:!?\"'“”"
 
 
 def statement(text: str) -> str:
-    """The part of a text that states the answer.
+    """The part of a text that states the answer; `plain` has it as it stands there.
 
-    What follows a box that does not close; else what follows the last marker, up to the sentence's end; else the last line
-    with a number or a command, or the last one.
+    What follows a box that does not close; else what follows the last marker that is not denied, up to the sentence's end, or to
+    that of the text, where it is taken back; else the last line with a number or a command, or the last one.
     """
-    text = text[-TAIL:]
+    text = _protected(text[-TAIL:])
     if boxes := list(UNCLOSED.finditer(text)):
         return text[boxes[-1].end() :].strip()[:LONGEST]
-    if found := list(MARKER.finditer(text)):
-        rest = text[found[-1].end() :].lstrip()
-        return END.split(rest, maxsplit=1)[0].strip()[:LONGEST]
+    if (told := _marked(text)) is not None:
+        return told
     lines = [line for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if re.search(r"\d|\\[A-Za-z]", line)] or lines
+    telling = [line for line in lines if TELLING.search(line)] or lines
     return telling[-1].strip()[-LONGEST:] if telling else ""
+
+
+def _protected(text: str) -> str:
+    """A text whose sure factorials are told apart from exclamations."""
+    return FOLLOWED.sub(BANG, FORMULA.sub(lambda found: OF_FORMULA.sub(BANG, found[0]), text))
+
+
+def plain(stated: str) -> str:
+    """A statement as it stands in the text."""
+    return stated.replace(BANG, "!")
+
+
+def _marked(text: str) -> str | None:
+    """What stands behind the last marker that is not denied, or behind the sentence that denies it; None without a marker."""
+    if not (found := list(MARKER.finditer(text))):
+        return None
+    last = found[-1]
+    begin = max((one.end() for one in SENTENCE.finditer(text, 0, last.start())), default=0)
+    rest = text[last.end() :].lstrip()
+    stated = END.split(rest, maxsplit=1)[0]
+    after, stated = rest[len(stated) :].lstrip(" .!?*_"), stated.strip()
+    if not _denied(text[begin : last.start()], last, stated):
+        taken_back = RETRACTS.search(after) and f"{stated}. {after}"
+        return (taken_back or stated)[:LONGEST]
+    if TELLING.search(after):
+        return after.strip()[:LONGEST]
+    earlier = _marked(text[:begin])
+    return f"{text[begin : last.end()]}{stated}".strip()[:LONGEST] if earlier is None else earlier
+
+
+def _denied(before: str, marker: re.Match[str], stated: str) -> bool:
+    """Whether the sentence of a marker says what the answer is not, and no more."""
+    says_not = marker["denied"] or GOVERNS.search(before) or BEGINS.match(stated)
+    return bool(says_not) and not OTHERWISE.search(stated)
+
+
+def several(text: str) -> bool:
+    """Whether a text announces answers, and not one."""
+    found = list(MARKER.finditer(text[-TAIL:]))
+    return bool(found) and found[-1][0].lower().startswith("answers")
+
+
+def maybe_factorial(stated: str) -> str | None:
+    """A statement that ends in a number with an exclamation mark, with that as a factorial; None for any other."""
+    if not (found := MAYBE_FACTORIAL.search(stated)):
+        return None
+    return f"{stated[: found.start() + 1]}{BANG}{stated[found.start() + 2 :]}"
 
 
 def in_words(stated: str) -> bool:
@@ -62,7 +137,7 @@ def bare(text: str) -> str:
     text = DISPLAY.sub("$", text)
     left = text.lstrip(EDGES)
     point = re.search(r"(?<!\.)\.$", text[: len(text) - len(left)]) and left[:1].isdigit()
-    return (f".{left}" if point else left).rstrip(EDGES)
+    return plain((f".{left}" if point else left).rstrip(EDGES))
 
 
 def names(stated: str, answer: str) -> bool:
@@ -84,7 +159,7 @@ def values(stated: str) -> list[str]:
     """
     plain = WORD.sub(GAP, IN_WORDS.sub(GAP, DISPLAY.sub("$", stated)))
     found = [part for piece in _pieces(REMARK.sub(rf"{GAP}\1{GAP}", plain)) if (part := bare(piece))]
-    telling = [part for part in found if re.search(r"\d|\\[A-Za-z]", part)]
+    telling = [part for part in found if TELLING.search(part)]
     return list(dict.fromkeys(telling or found))[-MOST:]
 
 
