@@ -413,9 +413,9 @@ def test_another_job_of_a_rule_renames_no_file_that_stages_stand_on(project: Pro
     project.snakemake()
     names = sorted(path.name for path in (project.path / "results/basis").iterdir())
     assert names == ["split.json", "summary.json", "train-a.json"]
-    project.edit("params.yaml", "  a: {alpha: 0.1}", "  a: {alpha: 0.1}\n  b: {alpha: 0.2}")
+    project.edit("params.yaml", "  a: {alpha: 0.1}", "  a: {alpha: 0.1}\n  c: {alpha: 0.2}")
     project.run("star1", "dvc-yaml")
-    assert project.plans() == (["summary", "train-b"], ["summary", "train-b"])
+    assert project.plans() == (["summary", "train-c"], ["summary", "train-c"])
 
 
 def test_dvc_yaml_check_names_the_command(project: Project) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from star1.errors import Star1Error
+from star1.errors import Star1Error, tell
 from star1.workflow import basis, containers, dvcfile, foresight, slurm, sync, trust
 from star1.workflow.dag import TRUST_CHECK_OFF, digest, jobs, stage_name
 from star1.workflow.stage import STAGE_DIGEST
@@ -45,7 +45,11 @@ def on_start(workflow: Any) -> None:
     if containers.in_use(workflow):
         containers.check(workflow)
     if expected := os.environ.get(STAGE_DIGEST):
-        _see_in_step(workflow, expected)
+        try:
+            _see_in_step(workflow, expected)
+        except Star1Error as error:
+            tell(f"error: {error}")  # Snakemake would not, since stages run with --quiet
+            raise
     foresight.tell_total(workflow)
 
 
