@@ -5,6 +5,7 @@ python -m benchmarks.passport --rows 2000       # shows that it runs
 """
 
 import argparse
+import contextlib
 import os
 import random
 import resource
@@ -31,6 +32,7 @@ from star1.passport.books import md5
 from star1.policies import Pack, load_pack
 from star1.records import Row, file_digest, primary, text_digest, write_json, write_rows
 from star1.replies import Reply, Store
+from star1.workflow import dvcfile
 
 ROOT = Path(__file__).parents[1]
 # The collection's rows come out of this many fetched ones (41K of 529K), most of them of the last and largest set.
@@ -83,7 +85,7 @@ class Made(Calls):
 def make(root: Path, rows: int) -> None:
     """A finished run, with everything that a passport reads."""
     random.seed(synthetic.SEED)
-    for name in ("policies", "bundled", "dvc.lock", "params.yaml", "Snakefile", "envs", "star1", "scripts"):
+    for name in ("policies", "bundled", "params.yaml", "Snakefile", "envs", "star1", "scripts"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, root / name)
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
@@ -185,16 +187,36 @@ def _results(root: Path, pack: Pack, params: Row) -> None:
 
 def _lock(root: Path) -> None:
     """dvc.lock of the project, as it would be after this run: its size is what costs."""
-    lock = yaml.safe_load((root / "dvc.lock").read_text("utf-8"))
-    for stage in lock["stages"].values():
-        for name in [
-            name for name in (stage.get("params") or {}).get("params.yaml", {}) if name.startswith("llm.endpoints.")
-        ]:
-            stage["params"]["params.yaml"][name] = ENDPOINT
-        for entry in (*stage.get("outs", ()), *stage.get("deps", ())):
-            if (path := root / entry["path"]).is_file():
-                entry |= {"md5": md5(path), "size": path.stat().st_size}
-    (root / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False), "utf-8")
+    with contextlib.chdir(ROOT):
+        planned, bases = dvcfile.planned()
+    for name, text in bases.items():
+        said = orjson.loads(text)
+        said["values"] |= {key: ENDPOINT for key in said["values"] if key.startswith("llm.endpoints.")}
+        write_json(root / name, said)
+    stages = {
+        name: {"cmd": one["cmd"], "deps": _entries(root, one["deps"]), "outs": _entries(root, _outs(one))}
+        for name, one in yaml.safe_load(planned)["stages"].items()
+    }
+    (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False), "utf-8")
+
+
+def _outs(stage: Row) -> list[str]:
+    found = [one for kind in ("outs", "metrics", "plots") for one in stage.get(kind, ())]
+    return [one if isinstance(one, str) else next(iter(one)) for one in found]
+
+
+def _entries(root: Path, paths: list[str]) -> list[Row]:
+    """What dvc.lock says of files; something, for those that this run did not make."""
+    made = {path: (root / path).is_file() for path in paths}
+    return [
+        {
+            "path": path,
+            "hash": "md5",
+            "md5": md5(root / path) if made[path] else text_digest(path)[:32],
+            "size": (root / path).stat().st_size if made[path] else 1,
+        }
+        for path in paths
+    ]
 
 
 def addresses(root: Path) -> dict[str, str]:

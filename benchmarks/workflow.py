@@ -82,11 +82,12 @@ def call(folder: Path, *command: str) -> Cost:
 
 def fill() -> None:
     """In a project: make up every output, tiny, and record all of them as made."""
-    from star1.workflow import dvcfile, sync
+    from star1.workflow import basis, dvcfile, sync
     from star1.workflow.dag import CHECKPOINT_MANIFEST, jobs, load_dag, stage_name
 
     names = {dvcfile.IN_STEP}
-    with load_dag() as (_, dag):
+    with load_dag() as (workflow, dag):
+        basis.write(basis.of_jobs(workflow, dag))
         for job in jobs(dag):
             names.add(stage_name(job))
             for file in map(Path, job.output):

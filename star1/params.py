@@ -1,5 +1,6 @@
 """params.yaml as types: every section is checked before the first job, and all mistakes are told at once."""
 
+import contextlib
 import copy
 import difflib
 import itertools
@@ -437,8 +438,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     try:
         text = Path(path).read_text("utf-8")
-        new = YAML(typ="safe", pure=True).load(text)
-        old = yaml.safe_load(text)
+        new, old = _by_both(text)
     except FileNotFoundError:
         raise ParamsError([f"{path}: no such file; expected YAML. Hint: run from the project's folder."]) from None
     except (YAMLError, yaml.YAMLError, UnicodeDecodeError) as error:
@@ -451,6 +451,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if lines := [f"{path}: {line}" for line in _differences("", old, new)]:
         raise ParamsError(lines)
     return new
+
+
+def _by_both(text: str) -> tuple[Any, Any]:
+    """A YAML text as YAML 1.2 and as YAML 1.1, by readers in C where they are there: each start of Snakemake reads it."""
+    with contextlib.suppress(YAMLError, yaml.YAMLError):  # the readers in Python say better where a mistake is
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        return YAML(typ="safe").load(text), yaml.load(text, loader)  # noqa: S506
+    return YAML(typ="safe", pure=True).load(text), yaml.safe_load(text)
 
 
 def _not_yaml(error: Exception) -> str:

@@ -46,12 +46,14 @@ class PartStore(Store):
         store: what it is a part of; read, and so are its other parts, as they are now. It has no writer meanwhile.
 
     Raises:
-        InputError: another process is writing to the part or to the store.
+        InputError: another process is writing to the part or to the store, or batches of the store are on their way.
     """
 
     def __init__(self, path: Path, *secrets: str | None, store: Path) -> None:
         self._shared = _share(store)
         try:
+            # Their rows have no reply yet and are paid for: a part would ask for them again.
+            _see_ended(store, "running the stage")
             super().__init__(path, *secrets)
             self._beside = [Store(one, look=True) for one in (store, *parts_of(store)) if one != path]
         except BaseException:
@@ -91,7 +93,7 @@ def absorb(store: Store) -> int:
     known = {_digest(line) for _, line in lines(store.path)} if found else set()
     for path in found:
         with Store(path):  # its lock, and its torn end cut off
-            _see_ended(path)
+            _see_ended(path, "`star1 calls fill` with the same --part")
             new = [line for _, line in lines(path) if line.endswith(b"\n") and _digest(line) not in known]
             for line in new:
                 store.take(line)
@@ -131,12 +133,12 @@ def _lock_shared(file: int, store: Path) -> bool:
     return True
 
 
-def _see_ended(path: Path) -> None:
-    """See that nothing is on its way that only a part's own journal knows how to collect."""
+def _see_ended(path: Path, who: str) -> None:
+    """See that nothing is on its way that only the own journal of a store, or of a part of one, knows how to collect."""
     journal = Journal.beside(path)
     if journal.opened:
-        hint = f"`star1 calls fill` with the same --part collects them (without {journal.path.name} they are paid anew)"
-        raise InputError(path, "batches of it are on their way", "a part that has ended", hint)
+        hint = f"{who} collects them (without {journal.path.name} they are paid anew)"
+        raise InputError(path, "batches of it are on their way", "none of them open", hint)
 
 
 def _digest(line: bytes) -> bytes:

@@ -162,6 +162,27 @@ def test_a_part_that_was_half_taken_over_is_taken_once(tmp_path: Path) -> None:
     assert parts.parts_of(path) == []
 
 
+def test_no_part_is_filled_while_batches_of_the_stage_are_on_their_way(tmp_path: Path) -> None:
+    """Rows in a batch that the stage sent have no reply yet: a part asked for them, and they were paid for twice."""
+    with server(answer) as served:
+        folder = project(tmp_path, served.url)
+        found = params.Params.model_validate(params.load(folder / "params.yaml", folder))
+        store = folder / "data/replies/categorize.jsonl"
+        Store(store).close()
+        journal = Journal.beside(store)
+        sent = journal.begin("one", {KEY: ("1", "categorize", 0)})
+        with pytest.raises(
+            InputError, match=r"categorize\.jsonl: batches of it are on their way.*running the stage collects"
+        ):
+            fills.fill(found, "categorize", (1, 2), folder)
+        assert served.requests == []
+        journal.end(sent, "completed")
+        journal.close()
+        fills.fill(found, "categorize", (1, 2), folder)
+        assert served.requests
+    assert parts.part_file(store, 1, 2).exists()
+
+
 def test_a_part_whose_batches_are_on_their_way_is_not_taken(tmp_path: Path) -> None:
     """Only its journal knows them: taken without it, their replies would be paid for and asked for again."""
     path = tmp_path / "reason.jsonl"

@@ -339,6 +339,9 @@ def test_nothing_is_made_yet(tmp_path: Path) -> None:
 # --- the books -------------------------------------------------------------------------------------------------------
 
 
+STAND_IN = {"provider": "stand-in", "model": "rules", "label": "stand-in (no language model)"}
+
+
 def lock(project: Path, **settings: Any) -> None:
     """Record the stage `reason` as it was run."""
     paths = ["policies/star1/prompts/reason.md", "star1/x.py"]
@@ -356,8 +359,7 @@ def lock(project: Path, **settings: Any) -> None:
 def test_settings_and_digests_come_from_the_record_of_the_run(project: Path) -> None:
     (project / "star1").mkdir()
     (project / "star1/x.py").write_text("1")
-    stand_in = {"provider": "stand-in", "model": "rules", "label": "stand-in (no language model)"}
-    lock(project, **{"reason.sampling": {"temperature": 0.6}, "llm.endpoints.stand-in": stand_in})
+    lock(project, **{"reason.sampling": {"temperature": 0.6}, "llm.endpoints.stand-in": STAND_IN})
     params = yaml.safe_load((project / "params.yaml").read_text())
     params["reason"]["sampling"] = {"temperature": 1.0}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
@@ -374,6 +376,30 @@ def test_settings_and_digests_come_from_the_record_of_the_run(project: Path) -> 
     prompt.write_text(prompt.read_text() + "Be brief.\n")
     told = "reason: no stored reply to what would be asked now (changed since: policies/star1/prompts/reason.md, star1/x.py)"
     assert told in issue("row:0", project)["problems"]
+
+
+def test_settings_and_code_come_from_what_the_stage_stood_on(project: Path) -> None:
+    """dvc.lock has one file for them; where that is another one by now, DVC's cache has the old one."""
+    (project / "star1").mkdir()
+    (project / "star1/x.py").write_text("1")
+    values = {"reason.sampling": {"temperature": 0.6}, "llm.endpoints.stand-in": STAND_IN}
+    basis = project / "results/basis/reason.json"
+    write_json(basis, {"code": {"star1/x.py": md5(project / "star1/x.py")}, "values": values})
+    lock(project)
+    recorded = yaml.safe_load((project / "dvc.lock").read_text())
+    recorded["stages"]["reason"]["deps"] = [{"path": "results/basis/reason.json", "md5": md5(basis)}]
+    (project / "dvc.lock").write_text(yaml.safe_dump(recorded))
+    kept = project / ".dvc/cache/files/md5" / md5(basis)[:2] / md5(basis)[2:]
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(basis.read_bytes())
+    for now in ("1", "2"):
+        (project / "star1/x.py").write_text(now)
+        one = issue("row:0", project)
+        stage = next(each for each in one["stages"] if each.get("stage") == "reason")
+        assert (stage["parameters"], stage["code_files"]) == (values, 1)
+        assert stage["changed_since"] == ([] if now == "1" else ["star1/x.py"])
+        assert one["trace"]["calls"][0]["sampling"] == {"temperature": 0.6}
+        write_json(basis, {"code": {}, "values": {}})
 
 
 def test_the_image_that_a_stage_ran_in(tmp_path: Path) -> None:

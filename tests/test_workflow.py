@@ -59,6 +59,8 @@ if os.path.exists("FAIL"):
 if os.path.exists("HANG"):
     open(out, "w").write("half of it")
     time.sleep(60)
+if os.path.exists("MEANWHILE"):
+    exec(open("MEANWHILE").read())
 text = "".join(pathlib.Path(item).read_text() if os.path.exists(item) else f"<{item}>" for item in rest)
 open(out, "w").write(text)
 """
@@ -351,6 +353,69 @@ def test_old_version_by_git_and_dvc_checkout(project: Project) -> None:
     assert project.plans()[0] == ["summary", "train-a"]
     project.run("dvc", "checkout", "-q", "--force")
     assert project.clean()
+
+
+def test_dvc_sees_a_changed_module_or_value_by_itself(project: Project) -> None:
+    """`dvc status` alone tells of it: what stages stand on is an output of a stage, which is stale then."""
+    project.edit("params.yaml", "alpha: 0.1", "alpha: 0.4")
+    assert "in_step" in (told := project.run("dvc", "status"))
+    assert "models.a" in told
+    project.edit("params.yaml", "alpha: 0.4", "alpha: 0.1")
+    assert "up to date" in project.run("dvc", "status")
+    project.edit("scripts/work.py", "half of it", "a part")
+    assert "scripts/work.py" in project.run("dvc", "status")
+    assert project.repro("--no-run-cache") == ALL
+    assert project.clean()
+
+
+def test_comment_in_params_runs_nothing(project: Project) -> None:
+    project.edit("params.yaml", "models:", "# of each\nmodels:")
+    assert project.repro() == []
+    assert project.clean()
+
+
+def test_a_stage_run_on_its_own_does_not_pass_for_one_with_other_code(project: Project) -> None:
+    """`dvc repro -s` leaves out what tells DVC of code and values; it would record those of before."""
+    project.edit("params.yaml", "alpha: 0.1", "alpha: 0.4")
+    told = project.run("dvc", "repro", "-f", "-s", "train-a", "--no-run-cache", ok=False)
+    assert "results/basis/train-a.json: not the code and values that there are now" in told
+    project.edit("params.yaml", "alpha: 0.4", "alpha: 0.1")
+    project.repro()
+    assert "0.1" in project.read("results/models/a.txt")
+    assert project.clean()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "stale"),
+    [
+        ("params.yaml", "alpha: 0.1", "alpha: 0.6", ["summary", "train-a"]),
+        ("scripts/work.py", "half of it", "a part", STAGES),
+    ],
+)
+def test_what_changes_while_a_run_goes_on_is_not_recorded_as_what_it_used(
+    project: Project, file: str, old: str, new: str, stale: list[str]
+) -> None:
+    """The record of an output was made at the end of the run, from params.yaml and the code as they were then."""
+    project.edit("params.yaml", "alpha: 0.1", "alpha: 0.9")
+    old = old.replace("0.1", "0.9")
+    edit = f"p = pathlib.Path({file!r}); p.write_text(p.read_text().replace({old!r}, {new!r}))"
+    (project.path / "MEANWHILE").write_text(edit)
+    assert project.snakemake() == ["results/models/a.txt", "results/summary.txt"]
+    (project.path / "MEANWHILE").unlink()
+    assert project.plans() == (stale, stale)
+    assert project.snakemake()
+    assert project.clean()
+
+
+def test_another_job_of_a_rule_renames_no_file_that_stages_stand_on(project: Project) -> None:
+    """The first stage would seem changed to DVC, and to Snakemake it would not."""
+    project.edit("params.yaml", "  b: {alpha: 0.2}\n", "")
+    project.snakemake()
+    names = sorted(path.name for path in (project.path / "results/basis").iterdir())
+    assert names == ["split.json", "summary.json", "train-a.json"]
+    project.edit("params.yaml", "  a: {alpha: 0.1}", "  a: {alpha: 0.1}\n  c: {alpha: 0.2}")
+    project.run("star1", "dvc-yaml")
+    assert project.plans() == (["summary", "train-c"], ["summary", "train-c"])
 
 
 def test_dvc_yaml_check_names_the_command(project: Project) -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from star1.errors import InputError
 from star1.records import Row, file_digest
+from star1.workflow.basis import FOLDER
 from star1.workflow.containers import read_recorded
 from star1.workflow.trust import record_file
 
@@ -39,6 +40,7 @@ class Books:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._digests: dict[str, str | None] = {}
+        self._bases: dict[str, Row] = {}
 
     @cached_property
     def params(self) -> Row:
@@ -57,9 +59,33 @@ class Books:
         """What dvc.lock says about the stage that made an output; empty where it says nothing."""
         return self._stages.get(output, ("", {}))[1]
 
+    def recorded(self, output: str) -> Row:
+        """Values of params.yaml by key, as the stage that made `output` had them; empty where that is not recorded."""
+        said: Row = (self.stage(output).get("params") or {}).get("params.yaml") or {}
+        return {**said, **self._basis(output).get("values", {})}
+
+    def _basis(self, output: str) -> Row:
+        """The code and values that the stage of an output stood on (`star1.workflow.basis`): here, or in DVC's cache."""
+        for path, digest in self._deps(output).items():
+            if path.startswith(f"{FOLDER}/"):
+                if digest not in self._bases:
+                    self._bases[digest] = self._read_basis(path, digest)
+                return self._bases[digest]
+        return {}
+
+    def _read_basis(self, path: str, digest: str) -> Row:
+        for place in (self.root / path, self.root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]):
+            if place.is_file() and md5(place) == digest:
+                found: Row = json.loads(place.read_bytes())
+                return found
+        return {}
+
+    def _deps(self, output: str) -> dict[str, str]:
+        return {one["path"]: str(one.get("md5", "")) for one in self.stage(output).get("deps") or ()}
+
     def setting(self, output: str, name: str) -> Any:
         """A value of params.yaml: as the stage that made `output` had it, or as it is now where that is not recorded."""
-        recorded = (self.stage(output).get("params") or {}).get("params.yaml") or {}
+        recorded = self.recorded(output)
         if name in recorded:
             return recorded[name]
         value: Any = self.params
@@ -68,8 +94,9 @@ class Books:
         return value
 
     def inputs(self, output: str) -> dict[str, str]:
-        """MD5 of each input of the stage that made an output."""
-        return {one["path"]: str(one.get("md5", "")) for one in self.stage(output).get("deps") or ()}
+        """MD5 of each input of the stage that made an output, code among them."""
+        files = {path: digest for path, digest in self._deps(output).items() if not path.startswith(f"{FOLDER}/")}
+        return {**files, **self._basis(output).get("code", {})}
 
     def told(self, output: str) -> Row:
         """A stage as a passport shows it: its record, and what differs from it now."""
@@ -84,7 +111,7 @@ class Books:
         code = {path: digest for path, digest in inputs.items() if path.endswith(CODE)}
         policy = {path: digest for path, digest in inputs.items() if path.startswith("policies/")}
         found: Row = {"stage": name, "output": output, "md5": self._out(one, output).get("md5")}
-        found |= {"parameters": (one.get("params") or {}).get("params.yaml") or {}}
+        found |= {"parameters": self.recorded(output)}
         found |= {"code": _together(code), "code_files": len(code)}
         found |= {
             "policy": policy,

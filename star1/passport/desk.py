@@ -135,7 +135,7 @@ class Desk:
         from star1.endpoints import Endpoint, Sampling
         from star1.passport.asked import Trace
 
-        recorded = (self.books.stage(output).get("params") or {}).get("params.yaml") or {}
+        recorded = self.books.recorded(output)
         start = "llm.endpoints."
         found = [value for name, value in recorded.items() if name.startswith(start)]
         if not found:

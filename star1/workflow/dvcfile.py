@@ -8,6 +8,7 @@ import yaml
 
 from star1.errors import Star1Error
 from star1.records import write_text
+from star1.workflow import basis
 from star1.workflow.dag import CHECKPOINT_MANIFEST, digest, jobs, load_dag, parameter_names, stage_name
 from star1.workflow.outputs import is_fetched_again
 from star1.workflow.plots import axes_of
@@ -32,10 +33,8 @@ def stage(job: Any) -> dict[str, Any]:
     outputs = [str(file) for file in job.output]
     entry: dict[str, Any] = {
         "cmd": shlex.join(["sh", "scripts/stage.sh", job.rule.name, digest(job), *outputs]),
-        "deps": sorted({str(file) for file in job.input}),
+        "deps": sorted({*_read(job), *filter(None, [basis.path_of(job)])}),
     }
-    if names := parameter_names(job):
-        entry["params"] = names
     metrics = [path for path in outputs if path.startswith(METRICS)]
     plots = [path for path in outputs if path.startswith(PLOTS)]
     axes = {str(file): found for file in job.output if (found := axes_of(file))}
@@ -45,6 +44,11 @@ def stage(job: Any) -> dict[str, Any]:
         if paths:
             entry[kind] = [_out(path, path in uncached, axes.get(path)) for path in paths]
     return entry
+
+
+def _read(job: Any) -> list[str]:
+    """The inputs of a job that are no code; code is told of in the job's basis."""
+    return [str(file) for file in job.input if not basis.is_code(str(file))]
 
 
 def _out(path: str, uncached: bool, axes: dict[str, str] | None) -> str | dict[str, dict[str, Any]]:
@@ -57,49 +61,62 @@ def _out(path: str, uncached: bool, axes: dict[str, str] | None) -> str | dict[s
     return {path: options} if options else path
 
 
-def in_step_stage(workflow: Any) -> dict[str, Any]:
-    """The stage that fails while dvc.yaml is out of step; it depends on what shapes the DAG: rules, lists in params.yaml."""
-    root = Path.cwd().resolve()
+def in_step_stage(workflow: Any, dag: Any) -> dict[str, Any]:
+    """The stage that fails while dvc.yaml is out of step, and writes what the others stand on (`star1.workflow.basis`).
+
+    It depends on what shapes the DAG, rules and lists in params.yaml, and on all code and values that a job reads.
+    """
+    root, planned = Path.cwd().resolve(), jobs(dag)
     files = [Path(file.get_path_or_uri(secret_free=False)) for file in workflow.included]
     names = {path.resolve().relative_to(root).as_posix() for path in files}
+    names |= {str(file) for job in planned for file in job.input if basis.is_code(str(file))}
     entry: dict[str, Any] = {"cmd": "sh scripts/stage.sh --in-step", "deps": sorted(names)}
-    if shaping := sorted(workflow.globals["P"].shaping):
-        entry["params"] = shaping
+    keys = {*workflow.globals["P"].shaping, *(name for job in planned for name in parameter_names(job))}
+    # Two levels are as exact, since the files that are written decide, and as many however many runs there are.
+    if read := sorted({".".join(key.split(".")[:2]) for key in keys}):
+        entry["params"] = read
+    if outs := sorted({path for job in planned if (path := basis.path_of(job))}):
+        entry["outs"] = outs
     return entry
 
 
 def text(workflow: Any, dag: Any) -> str:
     """dvc.yaml as a planned DAG calls for it."""
-    stages = {IN_STEP: in_step_stage(workflow)}
+    stages = {IN_STEP: in_step_stage(workflow, dag)}
     stages |= {stage_name(job): stage(job) for job in jobs(dag)}
     return HEADER + yaml.safe_dump({"stages": stages}, sort_keys=False, width=1000, allow_unicode=True)
 
 
-def planned_text() -> str:
-    """dvc.yaml as the rules and params.yaml in the working directory call for it."""
+def planned() -> tuple[str, dict[str, str]]:
+    """dvc.yaml, and the files of the stages' bases, as the rules and params.yaml in the working directory call for them."""
     with load_dag() as (workflow, dag):
-        return text(workflow, dag)
+        return text(workflow, dag), basis.of_jobs(workflow, dag)
 
 
-def write(new: str | None = None) -> bool:
-    """Bring dvc.yaml in step; gives whether it had to change.
+def write() -> bool:
+    """Bring dvc.yaml in step, and with it what its stages stand on; gives whether dvc.yaml had to change."""
+    new, bases = planned()
+    basis.write(bases)
+    return write_yaml(new)
 
-    Args:
-        new: its text, if that is known already.
-    """
-    new, path = planned_text() if new is None else new, Path("dvc.yaml")
+
+def write_yaml(new: str) -> bool:
+    """Bring dvc.yaml in step with its text; gives whether it had to change."""
+    path = Path("dvc.yaml")
     if path.exists() and path.read_text("utf-8") == new:
         return False
     write_text(path, new)
     return True
 
 
-def check() -> None:
-    """Compare dvc.yaml with the rules.
+def check() -> dict[str, str]:
+    """Compare dvc.yaml with the rules; gives the files of the stages' bases.
 
     Raises:
         Star1Error: it is out of step.
     """
     path = Path("dvc.yaml")
-    if not path.exists() or path.read_text("utf-8") != planned_text():
+    new, bases = planned()
+    if not path.exists() or path.read_text("utf-8") != new:
         raise Star1Error("dvc.yaml", "out of step with the rules", "what the rules generate", "run `star1 dvc-yaml`.")
+    return bases

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from star1.errors import Star1Error
-from star1.workflow import containers, dvcfile, foresight, slurm, sync, trust
+from star1.errors import Star1Error, tell
+from star1.workflow import basis, containers, dvcfile, foresight, slurm, sync, trust
 from star1.workflow.dag import TRUST_CHECK_OFF, digest, jobs, stage_name
 from star1.workflow.stage import STAGE_DIGEST
 
@@ -45,15 +45,31 @@ def on_start(workflow: Any) -> None:
     if containers.in_use(workflow):
         containers.check(workflow)
     if expected := os.environ.get(STAGE_DIGEST):
-        for job in workflow.dag.jobs:
-            if job.output and workflow.dag.needrun(job) and digest(job) != expected:
-                raise Star1Error(
-                    "dvc.yaml",
-                    f"stage of rule {job.rule.name} is out of step with the rules",
-                    "what the rules generate",
-                    "run `star1 dvc-yaml`, then `dvc repro` again.",
-                )
+        try:
+            _see_in_step(workflow, expected)
+        except Star1Error as error:
+            tell(f"error: {error}")  # Snakemake would not, since stages run with --quiet
+            raise
     foresight.tell_total(workflow)
+
+
+def _see_in_step(workflow: Any, expected: str) -> None:
+    """The job of a DVC stage is the one in dvc.yaml, and what DVC is told of its code and values is what it will use."""
+    current = basis.Current()
+    for job in workflow.dag.jobs:
+        if not job.output or not workflow.dag.needrun(job):
+            continue
+        if digest(job) != expected:
+            raise Star1Error(
+                "dvc.yaml",
+                f"stage of rule {job.rule.name} is out of step with the rules",
+                "what the rules generate",
+                "run `star1 dvc-yaml`, then `dvc repro` again.",
+            )
+        path = basis.path_of(job)
+        if path and not current.holds(path):
+            found = "not the code and values that there are now"
+            raise Star1Error(path, found, "what stage in_step writes", "`dvc repro` again; it runs that stage first.")
 
 
 def show_results(workflow: Any) -> None:
@@ -73,7 +89,7 @@ def _whole(workflow: Any) -> bool:
 
 def on_end(workflow: Any) -> None:
     """After a run, whether it succeeded or not: keep the digests of what was made, then tell DVC."""
-    trust.seal()
+    untrusted = trust.seal()
     containers.record(workflow)
     if not sync.uses_dvc():
         return
@@ -82,8 +98,14 @@ def on_end(workflow: Any) -> None:
         sync.track_replies()
         return
     dag = workflow.dag
-    fresh = [stage_name(job) for job in jobs(dag) if not dag.needrun(job) or dag.finished(job)]
-    if _whole(workflow):  # so that dvc.yaml can be made from it
-        dvcfile.write(dvcfile.text(workflow, dag))
+    # An input that changed after its job had read it is not what the output was made from; DVC would take it for that.
+    fresh = [
+        stage_name(job)
+        for job in jobs(dag)
+        if (not dag.needrun(job) or dag.finished(job)) and not untrusted & {str(file) for file in job.output}
+    ]
+    if whole := _whole(workflow):  # dvc.yaml can be made from it
+        dvcfile.write_yaml(dvcfile.text(workflow, dag))
+    basis.write(basis.of_jobs(workflow, dag), whole=whole)
     # In a process of its own: DVC's logging does not go together with Snakemake's.
     subprocess.run([sys.executable, "-m", "star1.cli", "sync", "--fresh", *fresh], check=False)

@@ -67,6 +67,11 @@ class LookUp:
     def __init__(self, params: Mapping[str, Any], path: str, names: Sequence[str] | None = None) -> None:
         self.params, self.path, self.of_names = params, path, names
 
+    @property
+    def of_job(self) -> bool:
+        """Whether which keys are read may hang on the job."""
+        return self.of_names is None and "{" in self.path
+
     def names(self, wildcards: Any) -> list[str]:
         """The paths with wildcards filled in: the names of the parameters for DVC."""
         if self.of_names is None:
@@ -101,6 +106,11 @@ class Derived(LookUp):
     ) -> None:
         super().__init__(params, path)
         self._paths, self._value = paths, value
+
+    @property
+    def of_job(self) -> bool:
+        """Whether which keys are read may hang on the job."""
+        return True
 
     def names(self, wildcards: Any) -> list[str]:
         """The keys for one job."""

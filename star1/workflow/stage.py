@@ -1,4 +1,4 @@
-"""The body of every DVC stage: let Snakemake run exactly one rule, for the outputs of one job."""
+"""The body of every DVC stage: let Snakemake run exactly one rule, for the outputs of one job; or see to dvc.yaml."""
 
 import os
 import sys
@@ -11,9 +11,9 @@ STAGE_DIGEST = "STAR1_STAGE_DIGEST"
 def main() -> None:
     """Replace this process by Snakemake restricted to one rule. Arguments: rule, digest of the job, its outputs."""
     if sys.argv[1:] == ["--in-step"]:
-        from star1.workflow import dvcfile
+        from star1.workflow import basis, dvcfile
 
-        run(dvcfile.check)
+        run(lambda: basis.write(dvcfile.check()))
         return
     rule, digest, *outputs = sys.argv[1:]
     os.environ[STAGE_DIGEST] = digest

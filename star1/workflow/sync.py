@@ -19,7 +19,7 @@ from typing import Any
 from star1.errors import Star1Error, tell
 from star1.owners import writing
 from star1.records import write_text
-from star1.workflow import dvcfile, trust
+from star1.workflow import basis, dvcfile, trust
 from star1.workflow.dag import TRUST_CHECK_OFF, jobs, load_dag, stage_name
 
 MEMO = Path(".snakemake/star1/synced.json")
@@ -43,35 +43,12 @@ def dvc_repo(*, wait: bool = False) -> Iterator[Any]:
     from dvc.repo import Repo
 
     quiet_dvc()
-    _read_params_once()
     try:
         with Repo(".") as repo, _locked(repo, wait):
             yield repo
     except DvcException as error:
         said = " ".join(str(error).split())
         raise Star1Error("dvc", said, "a project that DVC can read", "`dvc status` tells more.") from error
-
-
-def _read_params_once() -> None:
-    """Have DVC, in this process, parse params.yaml once: it does so for each stage, most of the time that it takes."""
-    from dvc.dependency import param
-
-    read = param.load_path
-    if hasattr(read, "of_star1"):
-        return
-    known: dict[tuple[str, int, int], Any] = {}
-
-    def load_path(path: str, fs: Any, **options: Any) -> Any:
-        if options or fs.protocol != "local":
-            return read(path, fs, **options)
-        stat = os.stat(path)
-        key = (path, stat.st_size, stat.st_mtime_ns)
-        if key not in known:
-            known[key] = read(path, fs)
-        return known[key]
-
-    load_path.of_star1 = True  # type: ignore[attr-defined]
-    param.load_path = load_path
 
 
 @contextlib.contextmanager
@@ -113,14 +90,36 @@ def dvc_plan(*, wait: bool = False) -> tuple[set[str], set[str]]:
         graph = repo.index.graph
         stages = {stage for stage in graph.nodes if not stage.is_data_source}
         away = {out.fs_path for stage in stages for out in stage.outs if _is_away(out)}
-        changed = {stage for stage in stages if stage.changed() and not _only_lacks(stage, away)}
+        current = basis.Current()
+        changed = {stage for stage in stages if _changed(stage, current) and not _only_lacks(stage, away, current)}
+        current.save()
+        # It changes what others stand on, and each of those has been asked about that.
+        in_step = {stage for stage in changed if stage.addressing == dvcfile.IN_STEP}
+        changed -= in_step
         # What is away is wanted where what is made of it is; then that stage runs, and all that follows it.
         reached = changed | {later for stage in changed for later in networkx.ancestors(graph, stage)}
         bringing = {stage for stage in stages if away & {out.fs_path for out in stage.outs}}
         changed |= {stage for stage in bringing if networkx.ancestors(graph, stage) & reached}
         after = {later for stage in changed for later in networkx.ancestors(graph, stage)}
+        changed |= in_step
         names = {stage.addressing for stage in changed | after if not stage.is_data_source}
         return names, {stage.addressing for stage in changed}
+
+
+def _changed(stage: Any, current: basis.Current) -> bool:
+    """Whether DVC would run a stage, once `in_step` has brought what it stands on up to date."""
+    return (
+        stage.changed_stage()
+        or any(_dep_changed(dep, current) for dep in stage.deps)
+        or any(out.status() for out in stage.outs)
+    )
+
+
+def _dep_changed(dep: Any, current: basis.Current) -> bool:
+    if not str(dep.def_path).startswith(f"{basis.FOLDER}/"):
+        return bool(dep.status())
+    text = current.of(dep.def_path)
+    return text is None or dep.hash_info.value != basis.digest(text)
 
 
 def _is_away(out: Any) -> bool:
@@ -128,13 +127,13 @@ def _is_away(out: Any) -> bool:
     return not (out.use_cache or out.exists or out.def_path.startswith(dvcfile.IN_GIT))
 
 
-def _only_lacks(stage: Any, away: Collection[str]) -> bool:
+def _only_lacks(stage: Any, away: Collection[str], current: basis.Current) -> bool:
     """Whether nothing else is amiss with a stage than that outputs which are away are its own or its dependencies."""
-    if stage.changed_stage() or any(out.status() for out in stage.outs if out.fs_path not in away):
+    if not away or stage.changed_stage() or any(out.status() for out in stage.outs if out.fs_path not in away):
         return False
     places = [Path(place) for place in away]
     return not any(
-        dep.status()
+        _dep_changed(dep, current)
         for dep in stage.deps
         if dep.exists or not any(Path(dep.fs_path).is_relative_to(one) for one in places)
     )
@@ -148,28 +147,42 @@ def to_dvc(fresh: Collection[str] | None = None) -> list[str]:
     Args:
         fresh: the stages that Snakemake holds to be up to date, if that is known already; dvc.yaml is in step then.
     """
-    if fresh is None:
+    # What a run planned with is no longer there: nobody can tell DVC what its outputs were made from.
+    stale = basis.stale()
+    if fresh is None or stale:
         dvcfile.write()
     stale_for_dvc = dvc_plan(wait=True)[1]
     if stale_for_dvc and fresh is None:
-        names = sorted(stale_for_dvc - set(snakemake_plan()))
+        names = stale_for_dvc - set(snakemake_plan())
     else:
-        names = sorted(stale_for_dvc & {*(fresh or ()), dvcfile.IN_STEP})
-    if names:
-        _commit(set(names))
+        names = stale_for_dvc & {*(fresh or ()), dvcfile.IN_STEP}
+    recorded = _commit(names, stale if fresh is not None else set()) if names else []
     remember()
-    return names
+    return recorded
 
 
-def _commit(names: set[str]) -> None:
-    """`dvc commit -f` of several stages with one lock and one write of dvc.lock (by name it reads the index for each)."""
+def _commit(names: Collection[str], stale: Collection[str] = ()) -> list[str]:
+    """`dvc commit -f` of several stages with one lock and one write of dvc.lock (by name it reads the index for each).
+
+    Gives the names of those recorded: not those that stand on a stale file, nor `in_step` when one is.
+    """
     with dvc_repo(wait=True) as repo:
-        stages = [stage for stage in repo.index.stages if stage.addressing in names]
+        stages = [
+            stage
+            for stage in repo.index.stages
+            if stage.addressing in names
+            and not {dep.def_path for dep in stage.deps} & set(stale)
+            and (stage.addressing != dvcfile.IN_STEP or all(out.exists for out in stage.outs))
+        ]
         for stage in stages:
             stage.save()
+        if basis.stale():  # something changed just now
+            stages = [stage for stage in stages if stage.addressing != dvcfile.IN_STEP]
+        for stage in stages:
             stage.commit()
         if stages:
             stages[0].dvcfile.dump_stages(stages, update_pipeline=False)
+    return sorted(stage.addressing for stage in stages)
 
 
 def forget(outputs: Collection[str]) -> list[str]:

@@ -170,9 +170,13 @@ def mark_untrusted(outputs: list[str], untrusted: dict[str, str]) -> None:
     digests.save()
 
 
-def seal() -> None:
-    """Give every trusted record the digest of its output: when jobs have ended, before anything can touch the files."""
+def seal() -> set[str]:
+    """Give every trusted record the digest of its output: when jobs have ended, before anything can touch the files.
+
+    Gives the outputs that are not trusted.
+    """
     outputs, digests = recorded_outputs(), Digests()
     untrusted = survey(outputs, digests)
     digests.save()
     mark_untrusted(outputs, untrusted)
+    return set(untrusted)
