@@ -18,6 +18,7 @@ from snakemake.iocontainers import Wildcards
 from star1 import boards, launching, nodes, params
 from star1.errors import Star1Error
 from star1.records import read_json, write_rows
+from star1.workflow import containers
 from star1.workflow.inputs import Inputs
 from star1.workflow.lookups import Params
 from star1.workflow.needs import Needs
@@ -285,6 +286,43 @@ def test_srun_starts_a_launcher_on_each_machine(tmp_path: Path, monkeypatch: pyt
     assert (found["NNODES"], found["MASTER_ADDR"], found["SLURM_JOB_ID"]) == ("2", "10.0.0.1", "7")
     assert int(found["MASTER_PORT"]) in nodes.PORTS
     assert not {"SLURM_CPUS_PER_TASK", "NODE_RANK", "SLURM_JOB_NODELIST"} & {*found}
+
+
+def test_containers_are_started_by_srun_on_each_machine_and_share_one_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule's command was run inside, where there is no srun; each machine now knows its number, and none cuts the log."""
+    from snakemake.shell import shell
+    from snakemake.deployment import singularity
+
+    tools(tmp_path, monkeypatch)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    each = 'while [ "$1" != sh ]; do shift; done\nfor SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@" || exit; done'
+    for name, body in (
+        ("srun", each),
+        ("apptainer", 'printf "%s\\n" began "$@"; [ "$SLURM_NODEID" = "$FAILS" ] && exit 3; true'),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setattr(singularity.Singularity(), "binary", "apptainer")
+    monkeypatch.setattr(singularity, "shellcmd", containers._with_options(singularity.shellcmd))
+    image, log = "containers/finetune-0123456789ab.sif", tmp_path / "log"
+    command = f"python -m scripts.finetune --choices '{{{{}}}}' 2>&1 | tee {log}"
+    shell(command, container_img=image, resources={"nodes": 2}, read=True)
+    first, second = (part.splitlines() for part in log.read_text().split("began\n")[1:])
+    assert {"NNODES=2", "NODE_RANK=0", "MASTER_ADDR=10.0.0.1"} < {*first}
+    assert {"NNODES=2", "NODE_RANK=1", "MASTER_ADDR=10.0.0.1"} < {*second}
+    assert [one for one in first if one not in second] == ["NODE_RANK=0"]
+    assert first[-4:-1] == [image, "bash", "-c"]
+    assert first[-1].endswith("python -m scripts.finetune --choices '{}'")
+    monkeypatch.setenv("FAILS", "1")
+    with pytest.raises(subprocess.CalledProcessError):
+        shell(command, container_img=image, resources={"nodes": 2}, read=True)
+    assert "error: finetune: ended with status 3 on one of 2 machines" in log.read_text()
+    monkeypatch.setenv("FAILS", "no")
+    told = shell(command, container_img=image, resources={"nodes": 1}, read=True)
+    assert b"NODE_RANK" not in told  # one machine: nothing of this
+    assert b"tee" in told
 
 
 def test_a_port_that_is_taken_here_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
