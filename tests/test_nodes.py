@@ -1,8 +1,10 @@
 """Several machines: the loss curve of one process, an end of all where one ends, and who they are told to be."""
 
+import dataclasses
 import os
 import random
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,6 +12,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +21,7 @@ from snakemake.iocontainers import Wildcards
 from star1 import boards, launching, nodes, params
 from star1.errors import Star1Error
 from star1.records import read_json, write_rows
-from star1.workflow import containers
+from star1.workflow import containers, slurm
 from star1.workflow.inputs import Inputs
 from star1.workflow.lookups import Params
 from star1.workflow.needs import Needs
@@ -26,6 +29,7 @@ from tests import cluster, spread
 from tests.conftest import ROOT
 from tests.micro import ROWS, checkpoint, small_settings
 from tests.test_sharding import ENVIRONMENT, LIMIT_S, after, flags
+from tests.test_slurm import Run, log_of, set_params, small_project
 
 pytest.importorskip("torch")
 
@@ -82,7 +86,11 @@ def ended(running: list[Launcher]) -> list[tuple[int, str, str]]:
 
 def curve(folder: Path, alone: list[dict[str, Any]]) -> None:
     """See that a run gave the curve of one process."""
-    found = read_json(folder / "metrics/run.json")["history"]
+    same(read_json(folder / "metrics/run.json")["history"], alone)
+
+
+def same(found: list[dict[str, Any]], alone: list[dict[str, Any]]) -> None:
+    """The same, of a history."""
     assert len(found) == len(alone) == 12
     for key in ("loss", "norm"):
         assert [one[key] for one in found] == pytest.approx([one[key] for one in alone], rel=1e-5)
@@ -150,6 +158,39 @@ def test_two_machines_of_one_slurm_allocation_give_the_curve_of_one_process(
     assert "goes on after update" in told(), told()
     assert told().count("finetune run: 12 rows used") == 1, told()
     curve(tmp_path, alone)
+
+
+def over_two_machines(place: Path, folder: Path, *flags: str) -> dict[str, Any]:
+    """Have Snakemake run the rule through Slurm, for a run over two machines; gives its metrics."""
+    settings = dataclasses.asdict(small_settings(**{**spread.CHANGES, "nodes": 2, "processes": 1, "sharding": "zero3"}))
+    run = Run(small_project(folder))
+
+    def change(values: dict[str, Any]) -> None:
+        values["finetune"]["runs"]["star1"] |= {name: settings.pop(name) for name in ("think", "seed")}
+        values["finetune"]["settings"] |= {name: settings[name] for name in values["finetune"]["settings"]}
+        values["resources"] |= {"jobs": {"finetune": {"mem_mb": 2000, "runtime": 10}}}
+
+    set_params(folder, change)
+    shutil.copytree(place / "micro", folder / "models/base/tiny")
+    write_rows(folder / "data/star1.jsonl", ROWS)
+    try:
+        run.start("--retries", "0", "--allowed-rules", "finetune", *flags, "--", "models/star1/manifest.json")
+        status = run.wait()
+    finally:
+        run.end()
+    assert status == 0, run.told[-3000:] + log_of(run, "finetune/star1.log")[-3000:]
+    (job,) = cluster.jobs(folder).values()
+    assert (job["comment"], job["node"]) == ("rule_finetune_wildcards_star1", "node[1-2]")
+    assert log_of(run, "finetune/star1.log").count("finetune star1: 12 rows used") == 1
+    found: dict[str, Any] = read_json(folder / "results/metrics/finetune-star1.json")
+    return found
+
+
+@pytest.mark.slow
+def test_the_rule_runs_over_two_machines(place: Path, alone: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Through Snakemake and Slurm: one job of two nodes, in which the rule's command calls srun itself."""
+    with cluster.slurm(2):
+        same(over_two_machines(place, tmp_path / "project")["history"], alone)
 
 
 # ---------------------------------------------------------------- between launchers
@@ -292,8 +333,8 @@ def test_containers_are_started_by_srun_on_each_machine_and_share_one_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rule's command was run inside, where there is no srun; each machine now knows its number, and none cuts the log."""
-    from snakemake.shell import shell
     from snakemake.deployment import singularity
+    from snakemake.shell import shell
 
     tools(tmp_path, monkeypatch)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
@@ -357,6 +398,27 @@ def test_a_job_asks_slurm_for_its_machines() -> None:
         "nodes": 1,  # the GPUs of one machine
         "gpu": 4,
     }
+
+
+def test_machines_are_asked_about_before_the_first_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It came out when training was to begin, at the end of hours of model calls."""
+    for name in ("SLURM_JOB_ID", "NNODES"):
+        monkeypatch.delenv(name, raising=False)
+    rule = SimpleNamespace(name="finetune")
+    job = SimpleNamespace(rule=rule, wildcards=["star1"], output=["x"], resources={"nodes": 2})
+    dag = SimpleNamespace(jobs=[job], needrun=lambda _: True)
+    here = SimpleNamespace(dag=dag, executor_plugin=SimpleNamespace(name="local"))
+    with pytest.raises(Star1Error) as caught:
+        slurm.check_machines(here)
+    assert str(caught.value).startswith(
+        "finetune star1: nodes: 2, and there is no Slurm here to give them; expected a Slurm allocation. Hint: `snakemake --work"
+    )
+    slurm.check_machines(SimpleNamespace(dag=dag, executor_plugin=SimpleNamespace(name="slurm")))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    slurm.check_machines(here)
+    monkeypatch.delenv("SLURM_JOB_ID")
+    job.resources["nodes"] = 1
+    slurm.check_machines(here)
 
 
 def test_the_batch_is_held_over_all_machines() -> None:
