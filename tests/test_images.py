@@ -404,6 +404,17 @@ def test_a_broken_image_is_not_left(fault: str, expected: str, base: Path, tmp_p
     assert not list((tmp_path / "containers").glob(".*"))
 
 
+def built(kind: str, project: Path) -> Image:
+    """An image of a project, taken from here where it is there already."""
+    image = Image(kind, root=project)
+    if (made := ROOT / image.file).is_file() and images.record_file(made).is_file():
+        for file in (made, images.record_file(made)):
+            shutil.copy(file, image.path.parent)
+    else:
+        image_build.build(image)
+    return image
+
+
 @pytest.mark.slow
 def test_data_rules_in_their_image(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fetch, collect and the model calls of the default run, from a fresh copy of the project to the passport."""
@@ -412,12 +423,7 @@ def test_data_rules_in_their_image(base: Path, tmp_path: Path, monkeypatch: pyte
     project = tmp_path / "project"
     copy_project(project)
     with_base(project, base)
-    image = Image("data", root=project)
-    if (made := ROOT / image.file).is_file() and images.record_file(made).is_file():
-        for file in (made, images.record_file(made)):
-            shutil.copy(file, image.path.parent)
-    else:
-        image_build.build(image)
+    image = built("data", project)
     monkeypatch.setenv("STAR1_OUTSIDE", "is not to be seen inside")
     command = [
         "snakemake",
@@ -436,3 +442,35 @@ def test_data_rules_in_their_image(base: Path, tmp_path: Path, monkeypatch: pyte
     noted = json.loads((project / containers.RECORDED).read_text())
     assert noted["stages"]["collect"] == image.file
     assert noted["images"][image.file]["sha256"] == file_digest(image.path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "STAR1_TEST_WHOLE" not in os.environ, reason="takes 20 to 40 minutes; STAR1_TEST_WHOLE=1 asks for it"
+)
+def test_the_whole_default_run_in_containers_through_slurm(base: Path, tmp_path: Path) -> None:
+    """From a fresh copy: all three images, a Slurm of two nodes, every job in its image, and then training over both nodes."""
+    from tests import cluster
+    from tests.test_default_run import copy_project, run
+
+    project = tmp_path / "project"
+    copy_project(project)
+    with_base(project, base)
+    files = {kind: built(kind, project).file for kind in images.KINDS}
+    through = ("snakemake", "--workflow-profile", "profiles/slurm", "--sdm", "apptainer")
+    with cluster.slurm(2):
+        run(project, *through)
+        assert "Nothing to be done" in run(project, *through, "-n")
+        found = list(cluster.jobs(project).values())
+        run(project, "star1", "preset", "--set", "finetune.settings.nodes=2")
+        run(project, *through, "--", "models/star1/manifest.json")
+        *_, last = cluster.jobs(project).values()
+    assert {job["state"] for job in found} == {"COMPLETED"}
+    assert (last["comment"], last["node"]) == ("rule_finetune_wildcards_star1", "node[1-2]")
+    stages = json.loads((project / containers.RECORDED).read_text())["stages"]
+    assert {name: stages[name] for name in ("report", "finetune-star1", "generate-star1")} == {
+        "report": files["data"],
+        "finetune-star1": files["finetune"],
+        "generate-star1": files["vllm"],
+    }
+    assert set(stages.values()) == set(files.values())

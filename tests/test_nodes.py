@@ -20,6 +20,7 @@ from snakemake.iocontainers import Wildcards
 
 from star1 import boards, launching, nodes, params
 from star1.errors import Star1Error
+from star1.images import Image
 from star1.records import read_json, write_rows
 from star1.workflow import containers, slurm
 from star1.workflow.inputs import Inputs
@@ -160,8 +161,15 @@ def test_two_machines_of_one_slurm_allocation_give_the_curve_of_one_process(
     curve(tmp_path, alone)
 
 
-def over_two_machines(place: Path, folder: Path, *flags: str) -> dict[str, Any]:
-    """Have Snakemake run the rule through Slurm, for a run over two machines; gives its metrics."""
+def over_two_machines(place: Path, folder: Path, *flags: str, images: Path | None = None) -> dict[str, Any]:
+    """Have Snakemake run the rule through Slurm, for a run over two machines; gives its metrics.
+
+    Args:
+        place: a base model.
+        folder: to be made for it.
+        flags: of Snakemake.
+        images: a project's folder with the image, where the rule is to run in it.
+    """
     settings = dataclasses.asdict(small_settings(**{**spread.CHANGES, "nodes": 2, "processes": 1, "sharding": "zero3"}))
     run = Run(small_project(folder))
 
@@ -171,6 +179,9 @@ def over_two_machines(place: Path, folder: Path, *flags: str) -> dict[str, Any]:
         values["resources"] |= {"jobs": {"finetune": {"mem_mb": 2000, "runtime": 10}}}
 
     set_params(folder, change)
+    if images:
+        for name in ("containers", "envs"):
+            (folder / name).symlink_to(images / name)
     shutil.copytree(place / "micro", folder / "models/base/tiny")
     write_rows(folder / "data/star1.jsonl", ROWS)
     try:
@@ -191,6 +202,20 @@ def test_the_rule_runs_over_two_machines(place: Path, alone: list[dict[str, Any]
     """Through Snakemake and Slurm: one job of two nodes, in which the rule's command calls srun itself."""
     with cluster.slurm(2):
         same(over_two_machines(place, tmp_path / "project")["history"], alone)
+
+
+@pytest.mark.slow
+def test_the_rule_runs_over_two_machines_in_containers(
+    place: Path, alone: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Where `make images` made one: srun is called outside of it, on the first machine alone."""
+    image = Image("finetune", root=ROOT).file
+    if not shutil.which("apptainer") or not (ROOT / image).is_file():
+        pytest.skip(f"no apptainer on the PATH, or no {image} (make images)")
+    with cluster.slurm(2):
+        found = over_two_machines(place, tmp_path / "project", "--sdm", "apptainer", images=ROOT)
+    same(found["history"], alone)
+    assert read_json(tmp_path / "project" / containers.RECORDED)["stages"] == {"finetune-star1": image}
 
 
 # ---------------------------------------------------------------- between launchers
