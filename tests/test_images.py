@@ -458,6 +458,7 @@ def test_the_whole_default_run_in_containers_through_slurm(base: Path, tmp_path:
     with_base(project, base)
     files = {kind: built(kind, project).file for kind in images.KINDS}
     through = ("snakemake", "--workflow-profile", "profiles/slurm", "--sdm", "apptainer")
+    run(project, "star1", "preset", *(part for one in SMALL for part in ("--set", one)))
     with cluster.slurm(2):
         run(project, *through)
         assert "Nothing to be done" in run(project, *through, "-n")
