@@ -78,7 +78,7 @@ lock:
 	rm -f envs/vllm.lock
 	$(BIN)/uv pip compile -q --python-version 3.11 $(call torch_from,cpu) --no-emit-find-links --generate-hashes --override envs/vllm-overrides.txt envs/vllm.in \
 	    --custom-compile-command "make lock" -o envs/vllm.lock
-	sed -i 's/^torch==\([0-9.]*\)+cpu/torch==\1/' envs/local.lock envs/vllm.lock
+	sed -i 's/^torch==\([0-9.]*\)+cpu/torch==\1/' envs/local.lock
 
 # Of the container images and conda environments: the versions of local.lock, with the hash of every file.
 image-locks: LOCK := $(BIN)/uv pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_36 --generate-hashes --only-binary :all: \

@@ -20,9 +20,9 @@ EPOCH = 1_767_225_600
 # Level 3 packs the data image in a sixth of the time of the default, to the same size.
 PACKING = "-comp zstd -Xcompression-level 3 -no-xattrs"
 # The base made here has what the definitions add to theirs: no archive is asked when an image is built on it.
-DEBIAN, PACKAGES = "bookworm", ("python3", "python3-venv", "ca-certificates", "bubblewrap")
+DEBIAN, PACKAGES = "bookworm", ("python3", "python3-venv", "ca-certificates", "bubblewrap", "libnuma1")
 # What vLLM and triton compile at run time needs a compiler.
-CUDA_PACKAGES = "gcc libc6-dev libpython3-dev"
+CUDA_PACKAGES = "gcc libc6-dev libpython3-dev libnuma1"
 # Folders of every Debian where a machine's own wheels, kept downloads and certificates are seen while an image is built;
 # nothing of them stays in it.
 WHEELS, KEPT, CERTIFICATES = "/mnt", "/srv", "/media"
@@ -65,7 +65,7 @@ def build_all(images: Sequence[Image], offline: bool, say: Say) -> None:
     Raises:
         Star1Error: a tool is missing, or a build failed.
     """
-    if offline and not (images[0].root / BASE).is_file():
+    if offline and (read_base(images[0].root) or {}).get("packages") != list(PACKAGES):
         say(f"{FOLDER}/base.sif: from Debian {DEBIAN}")
         make_base(images[0].root)
     for image in images:
@@ -121,7 +121,8 @@ def make_base(root: Path) -> None:
         definition = Path(scratch) / "base.def"
         definition.write_text(f"Bootstrap: localimage\nFrom: {folder}\n", "utf-8")
         _build(root, str(definition), root / f"{FOLDER}/base.sif", {})
-    noted = {"file": f"{FOLDER}/base.sif", "sha256": file_digest(root / f"{FOLDER}/base.sif"), "suite": DEBIAN}
+    noted: Row = {"file": f"{FOLDER}/base.sif", "sha256": file_digest(root / f"{FOLDER}/base.sif")}
+    noted |= {"suite": DEBIAN, "packages": list(PACKAGES)}
     write_text(root / BASE, orjson.dumps(noted).decode() + "\n")
 
 

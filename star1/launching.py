@@ -65,7 +65,7 @@ def launch(stage: str, processes: int, module: str, arguments: Sequence[str], ma
     os.environ |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     node = nodes.here(machines) if machines > 1 else None
     if machines > 1 and node is None:
-        return _by_slurm(stage, machines, module, arguments)
+        return _by_slurm(stage, machines, [sys.executable, "-m", module, *arguments])
     os.environ[LAUNCHER] = str(os.getpid())
     with _passed_on() as heard:
         status, found = _run(stage, processes, module, arguments, node)
@@ -108,10 +108,17 @@ def _run(
     return status, error
 
 
-def _by_slurm(stage: str, machines: int, module: str, arguments: Sequence[str]) -> None:
-    """Have srun start this very command on each machine of the allocation."""
+def main() -> None:
+    """`python -m star1.launching STAGE MACHINES COMMAND`: outside of containers, a command of the shell on each machine."""
+    stage, machines, command = sys.argv[1:]
+    # What runs inside knows nothing of Slurm, so it is told which machine it is on (nodes.here).
+    _by_slurm(stage, int(machines), ["sh", "-c", f'export NODE_RANK="$SLURM_NODEID"; exec {command}'])
+
+
+def _by_slurm(stage: str, machines: int, command: Sequence[str]) -> None:
+    """Have srun start a command on each machine of the allocation."""
     with _passed_on(signal.SIGTERM) as heard:
-        status = nodes.start(stage, machines, [sys.executable, "-m", module, *arguments])
+        status = nodes.start(stage, machines, command)
     if heard:
         sys.exit(128 + heard[0])
     if status in STOPPED:
@@ -194,3 +201,7 @@ def _follow_launcher() -> None:
     ctypes.CDLL(None).prctl(DEATH, signal.SIGKILL)
     if os.getppid() != int(launcher):  # it ended before the line above
         os._exit(128 + signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    errors.run(main)

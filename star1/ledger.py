@@ -223,7 +223,7 @@ def compact(stage: str, path: Path) -> str:
     """Zip a store's closed lines; tells what became of them.
 
     Raises:
-        InputError: a run is writing to the store.
+        InputError: a run is writing to the store, or files cannot be locked here.
     """
     before = size(path)
     with Store(path) as store:

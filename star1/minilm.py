@@ -5,9 +5,10 @@ text, its vector then is the same bits in any company; a GPU, or another machine
 """
 
 import hashlib
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -114,6 +115,8 @@ def _torch() -> Run:
 
 
 def _openvino(threads: int) -> Run:
+    # Once imported, it tells its makers so over the network, without asking; where this package is missing, it does not.
+    sys.modules["openvino_telemetry"] = cast(Any, None)
     import openvino
 
     # Left to itself, it computes in bfloat16 where the processor can, and ties its threads to cores.

@@ -17,6 +17,7 @@ import orjson
 
 from star1 import tags
 from star1.actuals import Actuals
+from star1.errors import InputError, tell
 from star1.owners import NO_LOCKS, Owner, in_use
 from star1.segments import HEAD, Block, Place, add_segment, is_zipped, lines, spans
 
@@ -106,7 +107,7 @@ class Store:
         look: only to read, also beside a writer; nothing is made or changed.
 
     Raises:
-        InputError: another process is writing to the file.
+        InputError: another process is writing to the file, or a compaction was killed and no lock can be had to end it.
     """
 
     def __init__(self, path: str | Path, *secrets: str | None, look: bool = False) -> None:
@@ -130,17 +131,19 @@ class Store:
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             self._links = os.fstat(self._fd).st_nlink
-            self._owner = Owner(self.path, self._lock())
+            self._locked = self._lock()
+            self._owner = Owner(self.path, self._locked)
         except BaseException:
             os.close(self._fd)
             raise
         try:
             self._size = self._cut_torn_tail()
             if is_zipped(self.path):
+                self._see_locked("end a compaction that was killed")
                 self._empty()
             self._index()
             if self._size >= SEGMENT_BYTES:
-                self.compact()
+                self._compact_if_locked()
         except BaseException:
             self.close()
             raise
@@ -232,9 +235,13 @@ class Store:
         """Zip the lines so far into a segment of their own, every byte kept; gives its path, or None without lines.
 
         Killed half-way, it leaves the lines in the file, or in both: the next one to open the store ends it.
+
+        Raises:
+            InputError: files cannot be locked here.
         """
         if not self._size:
             return None
+        self._see_locked("zip it")
         os.fdatasync(self._fd)
         segment = add_segment(self.path)
         self._empty()
@@ -242,6 +249,23 @@ class Store:
         self._index()
         tags.write(segment)
         return segment
+
+    def _compact_if_locked(self) -> None:
+        """Zip where that is safe; a run that only asks for replies must not end because it is not."""
+        if self._locked:
+            self.compact()
+        else:
+            tell(f"{self.path}: {self._size / 1e6:,.0f} MB, not zipped, since files cannot be locked here")
+
+    def _see_locked(self, what: str) -> None:
+        """See that the lock is ours: what is emptied could otherwise hold a line that another machine just wrote.
+
+        Raises:
+            InputError: files cannot be locked here; the owner file alone is not enough, since two may write it at once.
+        """
+        if not self._locked:
+            found, hint = "files cannot be locked here", "do it on a machine that can lock files in this folder"
+            raise InputError(self.path, found, f"a lock on it, to {what}", f"{hint}, with `star1 ledger compact`")
 
     def sync(self) -> None:
         """Bring everything to the disk."""

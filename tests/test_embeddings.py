@@ -1,6 +1,8 @@
 """The sentence encoder: against the model's own library, against itself in other company, and its cache."""
 
 import importlib.util
+import os
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -45,6 +47,14 @@ def test_shape_and_length(vectors: Vectors) -> None:
     assert vectors.shape == (len(TEXTS), minilm.SIZE)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
+def test_nobody_is_told_that_it_is_used(tmp_path: Path) -> None:
+    """OpenVINO tells its makers of each import, unasked; what it notes for that lay in the project after a run in images."""
+    program = f"from star1.embeddings import Encoder; Encoder(threads=1).encode({TEXTS[:1]!r})"
+    environment = {**os.environ, "HOME": str(tmp_path), "CI": ""}
+    subprocess.run([sys.executable, "-c", program], env=environment, cwd=tmp_path, check=True)
+    assert [path.name for path in tmp_path.iterdir()] == []
 
 
 def test_meaning(vectors: Vectors) -> None:

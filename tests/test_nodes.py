@@ -1,8 +1,10 @@
 """Several machines: the loss curve of one process, an end of all where one ends, and who they are told to be."""
 
+import dataclasses
 import os
 import random
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,6 +12,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +20,9 @@ from snakemake.iocontainers import Wildcards
 
 from star1 import boards, launching, nodes, params
 from star1.errors import Star1Error
-from star1.records import read_json
+from star1.images import Image
+from star1.records import read_json, write_rows
+from star1.workflow import containers, slurm
 from star1.workflow.inputs import Inputs
 from star1.workflow.lookups import Params
 from star1.workflow.needs import Needs
@@ -25,6 +30,7 @@ from tests import cluster, spread
 from tests.conftest import ROOT
 from tests.micro import base_and_rows, small_settings
 from tests.test_sharding import ENVIRONMENT, LIMIT_S, after, flags
+from tests.test_slurm import Run, log_of, set_params, small_project
 
 pytest.importorskip("torch")
 
@@ -78,7 +84,11 @@ def ended(running: list[Launcher]) -> list[tuple[int, str, str]]:
 
 def curve(folder: Path, alone: list[dict[str, Any]]) -> None:
     """See that a run gave the curve of one process."""
-    found = read_json(folder / "metrics/run.json")["history"]
+    same(read_json(folder / "metrics/run.json")["history"], alone)
+
+
+def same(found: list[dict[str, Any]], alone: list[dict[str, Any]]) -> None:
+    """The same, of a history."""
     assert len(found) == len(alone) == 12
     for key in ("loss", "norm"):
         assert [one[key] for one in found] == pytest.approx([one[key] for one in alone], rel=1e-5)
@@ -146,6 +156,63 @@ def test_two_machines_of_one_slurm_allocation_give_the_curve_of_one_process(
     assert "goes on after update" in told(), told()
     assert told().count("finetune run: 12 rows used") == 1, told()
     curve(tmp_path, alone)
+
+
+def over_two_machines(place: Path, folder: Path, *flags: str, images: Path | None = None) -> dict[str, Any]:
+    """Have Snakemake run the rule through Slurm, for a run over two machines; gives its metrics.
+
+    Args:
+        place: a base model.
+        folder: to be made for it.
+        flags: of Snakemake.
+        images: a project's folder with the image, where the rule is to run in it.
+    """
+    settings = dataclasses.asdict(small_settings(**{**spread.CHANGES, "nodes": 2, "processes": 1, "sharding": "zero3"}))
+    run = Run(small_project(folder))
+
+    def change(values: dict[str, Any]) -> None:
+        values["finetune"]["runs"]["star1"] |= {name: settings.pop(name) for name in ("think", "seed")}
+        values["finetune"]["settings"] |= {name: settings[name] for name in values["finetune"]["settings"]}
+        values["resources"] |= {"jobs": {"finetune": {"mem_mb": 2000, "runtime": 10}}}
+
+    set_params(folder, change)
+    if images:
+        for name in ("containers", "envs"):
+            (folder / name).symlink_to(images / name)
+    shutil.copytree(place / "micro", folder / "models/base/tiny")
+    write_rows(folder / "data/star1.jsonl", ROWS)
+    try:
+        run.start("--retries", "0", "--allowed-rules", "finetune", *flags, "--", "models/star1/manifest.json")
+        status = run.wait()
+    finally:
+        run.end()
+    assert status == 0, run.told[-3000:] + log_of(run, "finetune/star1.log")[-3000:]
+    (job,) = cluster.jobs(folder).values()
+    assert (job["comment"], job["node"]) == ("rule_finetune_wildcards_star1", "node[1-2]")
+    assert log_of(run, "finetune/star1.log").count("finetune star1: 12 rows used") == 1
+    found: dict[str, Any] = read_json(folder / "results/metrics/finetune-star1.json")
+    return found
+
+
+@pytest.mark.slow
+def test_the_rule_runs_over_two_machines(place: Path, alone: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Through Snakemake and Slurm: one job of two nodes, in which the rule's command calls srun itself."""
+    with cluster.slurm(2):
+        same(over_two_machines(place, tmp_path / "project")["history"], alone)
+
+
+@pytest.mark.slow
+def test_the_rule_runs_over_two_machines_in_containers(
+    place: Path, alone: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Where `make images` made one: srun is called outside of it, on the first machine alone."""
+    image = Image("finetune", root=ROOT).file
+    if not shutil.which("apptainer") or not (ROOT / image).is_file():
+        pytest.skip(f"no apptainer on the PATH, or no {image} (make images)")
+    with cluster.slurm(2):
+        found = over_two_machines(place, tmp_path / "project", "--sdm", "apptainer", images=ROOT)
+    same(found["history"], alone)
+    assert read_json(tmp_path / "project" / containers.RECORDED)["stages"] == {"finetune-star1": image}
 
 
 # ---------------------------------------------------------------- between launchers
@@ -284,6 +351,43 @@ def test_srun_starts_a_launcher_on_each_machine(tmp_path: Path, monkeypatch: pyt
     assert not {"SLURM_CPUS_PER_TASK", "NODE_RANK", "SLURM_JOB_NODELIST"} & {*found}
 
 
+def test_containers_are_started_by_srun_on_each_machine_and_share_one_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule's command was run inside, where there is no srun; each machine now knows its number, and none cuts the log."""
+    from snakemake.deployment import singularity
+    from snakemake.shell import shell
+
+    tools(tmp_path, monkeypatch)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    each = 'while [ "$1" != sh ]; do shift; done\nfor SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@" || exit; done'
+    for name, body in (
+        ("srun", each),
+        ("apptainer", 'printf "%s\\n" began "$@"; [ "$SLURM_NODEID" = "$FAILS" ] && exit 3; true'),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setattr(singularity.Singularity(), "binary", "apptainer")
+    monkeypatch.setattr(singularity, "shellcmd", containers._with_options(singularity.shellcmd))
+    image, log = "containers/finetune-0123456789ab.sif", tmp_path / "log"
+    command = f"python -m scripts.finetune --choices '{{{{}}}}' 2>&1 | tee {log}"
+    shell(command, container_img=image, resources={"nodes": 2}, read=True)
+    first, second = (part.splitlines() for part in log.read_text().split("began\n")[1:])
+    assert {"NNODES=2", "NODE_RANK=0", "MASTER_ADDR=10.0.0.1"} < {*first}
+    assert {"NNODES=2", "NODE_RANK=1", "MASTER_ADDR=10.0.0.1"} < {*second}
+    assert [one for one in first if one not in second] == ["NODE_RANK=0"]
+    assert first[-4:-1] == [image, "bash", "-c"]
+    assert first[-1].endswith("python -m scripts.finetune --choices '{}'")
+    monkeypatch.setenv("FAILS", "1")
+    with pytest.raises(subprocess.CalledProcessError):
+        shell(command, container_img=image, resources={"nodes": 2}, read=True)
+    assert "error: finetune: ended with status 3 on one of 2 machines" in log.read_text()
+    monkeypatch.setenv("FAILS", "no")
+    told = shell(command, container_img=image, resources={"nodes": 1}, read=True)
+    assert "NODE_RANK" not in told  # one machine: nothing of this
+    assert " | tee " in told
+
+
 def test_a_port_that_is_taken_here_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as free:
         ports = [taken.getsockname()[1], free.getsockname()[1]]
@@ -316,6 +420,27 @@ def test_a_job_asks_slurm_for_its_machines() -> None:
         "nodes": 1,  # the GPUs of one machine
         "gpu": 4,
     }
+
+
+def test_machines_are_asked_about_before_the_first_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It came out when training was to begin, at the end of hours of model calls."""
+    for name in ("SLURM_JOB_ID", "NNODES"):
+        monkeypatch.delenv(name, raising=False)
+    rule = SimpleNamespace(name="finetune")
+    job = SimpleNamespace(rule=rule, wildcards=["star1"], output=["x"], resources={"nodes": 2})
+    dag = SimpleNamespace(jobs=[job], needrun=lambda _: True)
+    here = SimpleNamespace(dag=dag, executor_plugin=SimpleNamespace(name="local"))
+    with pytest.raises(Star1Error) as caught:
+        slurm.check_machines(here)
+    assert str(caught.value).startswith(
+        "finetune star1: nodes: 2, and there is no Slurm here to give them; expected a Slurm allocation. Hint: `snakemake --work"
+    )
+    slurm.check_machines(SimpleNamespace(dag=dag, executor_plugin=SimpleNamespace(name="slurm")))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    slurm.check_machines(here)
+    monkeypatch.delenv("SLURM_JOB_ID")
+    job.resources["nodes"] = 1
+    slurm.check_machines(here)
 
 
 def test_the_batch_is_held_over_all_machines() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from star1 import owners
+from star1 import ledger, owners, segments
 from star1.errors import InputError
 from star1.replies import Reply, Store
 
@@ -45,13 +45,19 @@ def test_a_killed_owner_is_followed_at_once(tmp_path: Path) -> None:
         assert time.monotonic() - started < 1
 
 
-def test_where_there_are_no_locks_the_owner_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some shared folders refuse to lock; a living process of this machine is known by its number."""
+def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a file system that refuses to lock."""
 
     def no_locks(_fd: int, _how: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
+
+
+def test_where_there_are_no_locks_the_owner_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some shared folders refuse to lock; a living process of this machine is known by its number."""
+
+    without_locks(monkeypatch)
     path = tmp_path / "r.jsonl"
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         owned(path).write_text(json.dumps({**_here(), "pid": other.pid}))
@@ -61,6 +67,46 @@ def test_where_there_are_no_locks_the_owner_counts(tmp_path: Path, monkeypatch: 
     with Store(path) as store:
         store.keep({"key": KEY}, Reply("x"))
     assert not owned(path).exists()
+
+
+def test_where_there_are_no_locks_nothing_is_zipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was, by the owner file alone, which two machines may write at once: what one added while the other emptied was lost."""
+    path = tmp_path / "r.jsonl"
+    with Store(path) as store:
+        store.keep({"key": KEY}, Reply("x"))
+    text = path.read_bytes()
+    without_locks(monkeypatch)
+    with pytest.raises(
+        InputError, match=r"files cannot be locked here; expected a lock on it, to zip it\. Hint: .*compact"
+    ):
+        ledger.compact("r", path)
+    monkeypatch.setattr("star1.replies.SEGMENT_BYTES", 1)
+    with Store(path) as store:  # a run goes on
+        assert store.get(KEY) == Reply("x")
+    assert "r.jsonl: 0 MB, not zipped, since files cannot be locked here" in capsys.readouterr().err
+    assert (path.read_bytes(), sorted(one.name for one in tmp_path.iterdir())) == (text, ["r.jsonl"])
+
+
+def test_where_there_are_no_locks_a_killed_compaction_is_not_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That empties the file as well; nothing is changed, and the next one that can lock ends it."""
+    path = tmp_path / "r.jsonl"
+    with Store(path) as store:
+        store.keep({"key": KEY}, Reply("x"))
+    text = path.read_bytes()
+    segments.add_segment(path)
+    with monkeypatch.context() as patch:
+        without_locks(patch)
+        with pytest.raises(InputError, match="expected a lock on it, to end a compaction that was killed"):
+            Store(path)
+    assert path.read_bytes() == text
+    assert not owned(path).exists()
+    with Store(path) as store:
+        assert store.get(KEY) == Reply("x")
+    assert path.read_bytes() == b""
 
 
 def _here() -> dict[str, object]:

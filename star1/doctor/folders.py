@@ -87,7 +87,9 @@ def _locks(path: Path) -> Outcome:
             fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             mild = error.errno in NO_LOCKS
-            what = f"flock: {error.strerror or error}" + ("; stores go by their owner files alone" if mild else "")
+            what = f"flock: {error.strerror or error}" + (
+                "; stores go by their owner files alone, and are not zipped" if mild else ""
+            )
             return finding("file-locks", path.parent.parent, what, FLOCK, "warning" if mild else "error")
         try:
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -36,7 +36,7 @@ USUAL_ANSWER = 2500
 STATE = 12
 TINY = 2.5e6
 # Sizes of images. The CUDA ones are guesses by the wheels that go in.
-IMAGE_GB = {"data": 0.4, "finetune": 1.0, "vllm": 1.3, "finetune-cuda": 5.0, "vllm-cuda": 9.0}
+IMAGE_GB = {"data": 0.6, "finetune": 0.5, "vllm": 0.9, "finetune-cuda": 5.0, "vllm-cuda": 9.0}
 FEW, MANY = 12, 20_000
 
 

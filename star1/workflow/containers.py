@@ -1,6 +1,9 @@
 """Jobs in containers (`--sdm apptainer`): what they are given, that their images are there, and which image made what."""
 
+import inspect
 import os
+import shlex
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,10 @@ WHICH_GPUS = "CUDA_VISIBLE_DEVICES"
 # By these Slurm tells a job that it was given some.
 GIVEN_GPUS = ("SLURM_GPUS_ON_NODE", "SLURM_STEP_GPUS", "SLURM_JOB_GPUS", WHICH_GPUS)
 RECORDED = Path("results/metrics/images.json")
+# Which machine of several this is: set outside, on each (star1/nodes.py).
+PLACE = "".join(f' --env {name}="${name}"' for name in ("NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"))
+# How a rule's command ends that writes a log.
+LOG = " 2>&1 | tee "
 
 
 def in_use(workflow: Any) -> bool:
@@ -65,10 +72,34 @@ def _with_options(shellcmd: Callable[..., str]) -> Callable[..., str]:
     """Snakemake's way to write a command for a container, with what depends on the job: it has one set of options for all."""
 
     def of_star1(image: str, command: str, *given: Any, args: str = "", **named: Any) -> str:
-        return shellcmd(image, command, *given, args=args + options(image), **named)
+        count = _machines(inspect.currentframe())
+        if count == 1:
+            return shellcmd(image, command, *given, args=args + options(image), **named)
+        # srun cannot be called from inside: it starts the container on each machine, and all of them write one log.
+        command, log, file = command.rpartition(LOG) if LOG in command else (command, "", "")
+        inside = shellcmd(image, command, *given, args=args + options(image) + PLACE, **named)
+        words = [
+            sys.executable,
+            "-m",
+            "star1.launching",
+            kind_of(_from_project(image)) or "job",
+            str(count),
+            inside.strip(),
+        ]
+        return f"set -euo pipefail; {shlex.join(words)}{log}{file}"
 
     of_star1.of_star1 = True  # type: ignore[attr-defined]
     return of_star1
+
+
+def _machines(frame: Any) -> int:
+    """How many machines the job is over whose command is being written.
+
+    Args:
+        frame: of a function that Snakemake's `shell` calls, which knows the job's resources and tells them to nobody.
+    """
+    resources = frame.f_back.f_locals.get("resources") if frame and frame.f_back else None
+    return int((resources and resources.get("nodes")) or 1)
 
 
 def options(image: str) -> str:

@@ -38,10 +38,11 @@ def on_start(workflow: Any) -> None:
     """Refuse to work for a DVC stage that was generated from other rules; tell what model calls are foreseen to cost.
 
     Raises:
-        Star1Error: dvc.yaml is out of step with the rules or with a list in params.yaml, an image is not there, or a job of an
-            earlier run is still in the queue.
+        Star1Error: dvc.yaml is out of step with the rules or with a list in params.yaml, an image is not there, a job of an
+            earlier run is still in the queue, or one asks for several machines where there is no Slurm.
     """
     slurm.check_left_over(workflow)
+    slurm.check_machines(workflow)
     if containers.in_use(workflow):
         containers.check(workflow)
     if expected := os.environ.get(STAGE_DIGEST):

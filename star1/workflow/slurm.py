@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterable
 from typing import Any
 
-from star1.errors import Star1Error
+from star1.errors import SettingError, Star1Error
 
 WAITING_OR_RUNNING = "PENDING,RUNNING,SUSPENDED,CONFIGURING,COMPLETING,REQUEUED,STOPPED"
 
@@ -25,6 +25,26 @@ def check_left_over(workflow: Any) -> None:
         jobs = ", ".join(f"{number} ({comment})" for number, comment in found.items())
         hint = f"wait until they have ended, or `scancel {' '.join(found)}`, then start again"
         raise Star1Error("squeue", f"jobs of an earlier run are still there: {jobs}", "each job once", hint)
+
+
+def check_machines(workflow: Any) -> None:
+    """Before jobs start: those over several machines can get them.
+
+    Raises:
+        SettingError: there is neither a Slurm to hand them to, nor an allocation that this process runs in.
+    """
+    if getattr(workflow.executor_plugin, "name", None) == "slurm" or {"SLURM_JOB_ID", "NNODES"} & {*os.environ}:
+        return
+    dag = workflow.dag
+    for job in dag.jobs:
+        count = (job.output and dag.needrun(job) and job.resources.get("nodes")) or 1
+        if count > 1:
+            where, found = (
+                f"{job.rule.name} {' '.join(job.wildcards)}",
+                f"nodes: {count}, and there is no Slurm here to give them",
+            )
+            hint = '`snakemake --workflow-profile profiles/slurm`; docs/training.md, "Several machines", has other ways'
+            raise SettingError(where, found, "a Slurm allocation", hint)
 
 
 def _comment(job: Any) -> str:
