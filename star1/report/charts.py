@@ -72,7 +72,8 @@ def heatmap(rows: Sequence[Row], categories: Sequence[str], sources: Sequence[st
     top = max(rows, key=lambda row: row["labels"], default=None)
     said = f"{len(categories)} categories in {len(sources)} prompt sets"
     said += f"; the largest cell is {top['category']} in {top['source']} with {top['labels']:,} labels." if top else "."
-    return chart(made, f"Categories by prompt set: {name}", said, "A row with several categories counts in each.")
+    note = "A row with several categories counts in each."
+    return chart(made, f"Categories by prompt set: {name}", said, note) | {"columns": len(sources)}
 
 
 def marks(rows: Sequence[Row], criterion: str, scale: range) -> Row:

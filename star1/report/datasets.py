@@ -82,7 +82,7 @@ def _wording(quality: Row) -> Iterator[Row]:
     """Shares of rows in which something is said, set by set."""
     for name, one in quality.items():
         shares = [(told, one[key]) for key, told in WORDING.items()]
-        shares += [(f"refusal style: {style}", share) for style, share in one["refusal_style"].items()]
+        shares += [(f"refusal: {style}", share) for style, share in one["refusal_style"].items()]
         for told, share in shares:
             yield {"set": name, "measure": told, **share, "scored": f"{share['count']:,} of {share['n']:,}"}
 

@@ -96,7 +96,7 @@
   // ---- models and judges ----
 
   function who(run) {
-    const label = column("Who", (row) => h("span", {}, row.label, row.stand_in && h("span", { class: "stand-in" }, "stand-in")));
+    const label = column("Who", (row) => h("span", {}, row.label, row.stand_in && [" ", h("span", { class: "stand-in" }, "stand-in")]));
     const model = column("Model", (row) => row.model);
     const end = column("Announced end of its model", (row) => row.retires);
     const thinking = (row) => (row.think === undefined ? null : row.think ? "trained on" : "left out");

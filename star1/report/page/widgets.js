@@ -119,16 +119,16 @@
   function look(width, spec) {
     const c = colours();
     const font = getComputedStyle(document.body).fontFamily;
-    const narrow = width < 420;
-    const axis = { labelColor: c.quiet, titleColor: c.quiet, gridColor: c.line, domainColor: c.line, tickColor: c.line, labelFont: font, titleFont: font, labelFontSize: narrow ? 11 : 12, titleFontSize: narrow ? 11 : 12, titleFontWeight: 400, labelLimit: Math.max(100, Math.min(300, 0.5 * width)), titlePadding: 8, labelPadding: 5, labelSeparation: 8 };
+    const narrow = innerWidth < 640; // px, as in style.css
+    const axis = { labelColor: c.quiet, titleColor: c.quiet, gridColor: c.line, domainColor: c.line, tickColor: c.line, labelFont: font, titleFont: font, labelFontSize: narrow ? 11 : 12, titleFontSize: narrow ? 11 : 12, titleFontWeight: 400, labelLimit: Math.max(100, Math.min(300, (narrow ? 0.54 : 0.46) * width)), titlePadding: 8, labelPadding: 5, labelSeparation: 8 };
     const longest = Math.max(1, ...(named(spec) || []).map((name) => name.length));
     return {
       background: null,
       font,
       axis,
       axisX: { titleAnchor: narrow ? "end" : "middle" }, // where the plot is narrow, there is room to its left
-      // Along the whole chart, not the plot alone.
-      legend: { layout: { top: { anchor: "start", bounds: "full" } }, labelColor: c.ink, titleColor: c.quiet, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 400, columns: Math.max(1, Math.min(6, Math.floor(width / (8 * longest + 34)))), labelLimit: Math.max(100, width - 60), symbolOpacity: 1, symbolStrokeWidth: 2 },
+      // It stands above the plot alone, whose width is not known before.
+      legend: { labelColor: c.ink, titleColor: c.quiet, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 400, columns: narrow ? 1 : Math.max(1, Math.min(6, Math.floor((0.75 * width) / (8 * longest + 34)))), labelLimit: Math.max(100, 0.6 * width), symbolOpacity: 1, symbolStrokeWidth: 2 },
       title: { color: c["warn-ink"], fontSize: 12, fontWeight: 600, anchor: "start", offset: 6 },
       view: { stroke: null },
       mark: { color: c["series-1"] },
@@ -164,7 +164,9 @@
   // `chosen(datum)`: what happens when one of its marks is clicked; never the only way to get there.
   report.chart = (chart, { about, table, chosen } = {}) => {
     const place = h("div", { class: "chart", role: "img", "aria-label": chart.says });
-    const figure = h("figure", {}, h("figcaption", {}, chart.title, about && report.mark(about), chart.note && h("small", {}, chart.note)), place,
+    const wide = chart.columns > 9; // room for each column's name
+    if (wide) place.style.minWidth = `${12 + 1.7 * chart.columns}rem`;
+    const figure = h("figure", {}, h("figcaption", {}, chart.title, about && report.mark(about), chart.note && h("small", {}, chart.note)), wide ? h("div", { class: "scroll bare", tabindex: "0", role: "region", "aria-label": chart.title }, place) : place,
       table && h("details", {}, h("summary", {}, "The numbers as a table"), table));
     let view = null;
     let width = 0;
