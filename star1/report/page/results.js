@@ -162,7 +162,7 @@
 
   // ---- paired ----
 
-  function paired({ main, paired: found }) {
+  function paired({ main, paired: found, lower_is_better: lower }) {
     return [
       h("p", { class: "lead" }, `Every run against its base model, on the items that both have a verdict on. Differences in percentage points with ${level(main)} interval; Holm's correction is over the benchmarks of a pair.`),
       table({
@@ -171,7 +171,7 @@
         note: "Gained, lost: items on which the run alone, or the base model alone, does what is counted. Detectable: the smallest difference that so many items would have shown. Both verdicts: items on which both have one, of all.",
         group: (row) => `${row.run} against ${row.base}`,
         columns: [
-          name("Benchmark", (row) => row.benchmark ?? `average ${row.average}`),
+          name("Benchmark", (row) => h("span", {}, row.benchmark ?? `average ${row.average}`, lower.includes(row.measure) && [h("br"), small("lower is better")])),
           number("Base, %", (row) => percent(row.base_value)),
           number("Run, %", (row) => percent(row.run_value)),
           number("Difference, points", difference),
