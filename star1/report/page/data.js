@@ -72,7 +72,7 @@ report.section({
         about: "data",
         table: table({
           caption: "Shares of rows",
-          note: `With ${percent(data.confidence, 0)} % interval.`,
+          note: `Percent of the responses with thinking and answer apart, with ${percent(data.confidence, 0)} % interval.`,
           columns: [
             { title: "Wording", head: true, cell: (row) => row },
             ...names.map((each) => ({ title: title(each), number: true, cell: (row) => {
