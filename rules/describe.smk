@@ -1,6 +1,6 @@
 # describe: what the data sets are made of: categories and sources, marks, lengths, wording. Counts, and changes nothing.
 #
-# in:  the scored rows, and the data sets made of them
+# in:  the scored rows, the data sets made of them, and those that others released, where the run has any
 # out: results/metrics/quality.json     all figures; rates with intervals
 #      results/plots/categories.csv     labels by category and source
 #      results/plots/marks.csv          how often each mark was given, by criterion
@@ -12,6 +12,7 @@ DESCRIBED = {
     "star1": "data/star1.jsonl",
     "benign": "data/benign/benign.jsonl",
 } | {name: f"data/selections/{name}.jsonl" for name in SELECTIONS}
+DESCRIBED |= {name: f"data/published/{name}.jsonl" for name in P.names("fetch.published")}
 
 
 rule describe:

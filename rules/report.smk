@@ -27,6 +27,7 @@ rule report:
         benign=expand("data/benign/{name}.jsonl", name=["rewritten", "scored", "benign"]),
         quarantine=expand("data/quarantine/{name}.jsonl", name=CALLED),
         metrics=expand("results/metrics/{name}.json", name=["funnel", "contamination", "quality"]),
+        policy=str(inputs.pack / "policy.yaml"),
         plots=expand("results/plots/{name}.csv", name=["categories", "marks", "lengths", "wording"]),
         losses=expand("results/plots/finetune-{run}.csv", run=RUNS),
         generations=expand("results/generations/{model}/{benchmark}.jsonl", model=MODELS, benchmark=BENCHMARKS),

@@ -10,6 +10,9 @@ from star1.errors import SettingError
 # What the pipeline makes in any case; beside these there are the selections, and the sets of fetch.published.
 OWN_DATA = {"star1": "data/star1.jsonl", "benign": "data/benign/benign.jsonl"}
 
+# What the report calls other sets of its own.
+OWN_SETS = ("scored", "evaluation")
+
 Count = Annotated[int, Field(ge=1)]
 
 

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from star1 import ladder, runs
-from star1.datasets import OWN_DATA, Noise, Selection
+from star1.datasets import OWN_DATA, OWN_SETS, Noise, Selection
 from star1.decoding import Bos, sampling_for
 from star1.endpoints import POOL_EXPECTED, Endpoint, Sampling, pool_mistake
 from star1.errors import SettingError
@@ -568,9 +568,9 @@ def _mismatches(params: Params, root: Path) -> Iterator[str]:
         for model in runs.models_of(name, table[name]):
             if model != name and (model in fetch.models or model in table):
                 yield f"finetune.runs.{name}.seeds: make a model {model}, which something else is called; expected another name."
-    for name in sorted(set(fetch.published) & set(OWN_DATA)):
+    for name in sorted(set(fetch.published) & {*OWN_DATA, *OWN_SETS}):
         yield f"fetch.published.{name}: a name that the pipeline's own data has; expected another one."
-    for name in sorted(set(selections) & {*OWN_DATA, *fetch.published}):
+    for name in sorted(set(selections) & {*OWN_DATA, *OWN_SETS, *fetch.published}):
         yield f"curate.selections.{name}: a name that another data set has; expected one of its own."
     if not (root / "policies" / params.policy.pack / "policy.yaml").is_file():
         packs = known_packs(root, params.policy.pack)

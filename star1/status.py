@@ -49,12 +49,16 @@ class Status:
         self.path = _path(job)
         self._seen: deque[tuple[float, float]] = deque()
         self._written, self._gpus, self._gpus_at = (b"", 0.0), list[Row](), now
+        self._seen_last: Row = {"done": 0, "rate": None}
         self._ended = threading.Event()
         self._lock = threading.Lock()
         _clear(now)
         self._beat()
         self._gpus_at = 0.0  # asking for them takes time, which is the thread's
-        threading.Thread(target=self._go_on, daemon=True).start()
+        with contextlib.suppress(
+            RuntimeError
+        ):  # no further thread may be started; the first and the last state are told
+            threading.Thread(target=self._go_on, daemon=True).start()
         atexit.register(self.close)
 
     def close(self) -> None:
@@ -71,9 +75,8 @@ class Status:
 
     def _beat(self) -> None:
         with self._lock, contextlib.suppress(OSError):  # a full or absent disk is told by what matters
-            now, ended = time.time(), self._ended.is_set()
-            told = self.facts | self.look() | self._rate(now) | self._gpu_use(now)
-            content = orjson.dumps(told | {"ended": now if ended else None})
+            now = time.time()
+            content = self._told(now, now if self._ended.is_set() else None)
             if content != self._written[0]:
                 _write(self.path, content)
             elif now - self._written[1] >= TOUCH_S:
@@ -82,9 +85,19 @@ class Status:
                 return
             self._written = content, now
 
-    def _rate(self, now: float) -> Row:
+    def _told(self, now: float, ended: float | None) -> bytes:
+        """The state as JSON; where it cannot be had, what was told last, with the kind of error: its text may hold anything."""
+        try:
+            found = self.look()
+            found |= self._rate(now, float(found.get("done", 0))) | self._gpu_use(now)
+            content = orjson.dumps(self.facts | found | {"ended": ended})
+        except Exception as error:  # noqa: BLE001  # of whoever is looked at; the job goes on, and so does the thread
+            return orjson.dumps(self.facts | self._seen_last | {"fault": type(error).__name__, "ended": ended})
+        self._seen_last = orjson.loads(orjson.dumps(found))  # as it was, whatever becomes of its parts
+        return content
+
+    def _rate(self, now: float, done: float) -> Row:
         """Units a second of late."""
-        done = float(self.look().get("done", 0))
         self._seen.append((now, done))
         while len(self._seen) > 2 and self._seen[1][0] <= now - RATE_S:
             self._seen.popleft()
@@ -105,7 +118,7 @@ def start(job: str, look: Callable[[], Row], facts: Row, watches_gpus: bool = Fa
 def _path(job: str) -> Path:
     name = re.sub(r"[^A-Za-z0-9_+.-]+", "-", job)
     path = FOLDER / f"{name}.json"
-    with contextlib.suppress(OSError, orjson.JSONDecodeError, AttributeError):
+    with contextlib.suppress(OSError, orjson.JSONDecodeError, AttributeError, KeyError):  # no state of a job
         other = orjson.loads(path.read_bytes())
         fresh = time.time() - path.stat().st_mtime < 3 * TOUCH_S
         if (

@@ -122,7 +122,19 @@ def _run(run: Row | None) -> list[str]:
 
 
 def _job(one: Row) -> list[str]:
-    return [f"{one['job']}:", _state(one), *_progress(one), *_training(one), *_calls(one), *_gpus(one.get("gpus", ()))]
+    return [
+        f"{one['job']}:",
+        _state(one),
+        *_progress(one),
+        *_training(one),
+        *_calls(one),
+        *_gpus(one.get("gpus", ())),
+        _fault(one),
+    ]
+
+
+def _fault(one: Row) -> str:
+    return f"it cannot count any more ({one['fault']}): its last numbers are shown" if "fault" in one else ""
 
 
 def _state(one: Row) -> str:

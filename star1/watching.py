@@ -23,6 +23,8 @@ LOGS, LOCKS, COSTS = Path(".snakemake/log"), Path(".snakemake/locks"), Path("res
 GONE_HERE_S, GONE_ELSEWHERE_S = 6.0, 45.0
 # Logs looked at for the latest run: checks and plans write some too, which start nothing.
 LOOKED_AT = 20
+# What every job tells.
+KEYS = frozenset(("job", "stage", "unit", "total", "done", "host", "pid", "started", "ended"))
 JOBS = re.compile(r"^Job stats:\n(?:.*\n){2}((?:\S+ +\d+\n)+)", re.MULTILINE)
 BEGUN = re.compile(r"^(?:local)?rule (\S+):\n((?: {4}.*\n)+)", re.MULTILINE)
 ENDED = re.compile(r"^(?:Finished jobid: (\d+) |Error in rule \S+:\n(?: {4}.*\n)*? {4}jobid: (\d+)$)", re.MULTILINE)
@@ -52,7 +54,9 @@ def jobs(root: Path, now: float) -> Iterator[Row]:
     for path in (root / status.FOLDER).glob("*.json"):
         try:
             one, touched = orjson.loads(path.read_bytes()), _touched(path)
-        except (FileNotFoundError, orjson.JSONDecodeError):  # removed, or replaced, in between
+        except (OSError, orjson.JSONDecodeError):  # removed or replaced in between, or a shared folder that lags
+            continue
+        if not isinstance(one, dict) or not one.keys() >= KEYS:  # somebody else's
             continue
         silent = max(0.0, now - touched)
         yield one | {
@@ -108,7 +112,7 @@ def _costs(path: Path) -> list[Row]:
     """What a stage cost; of a judged model, judge by judge."""
     try:
         told = orjson.loads(path.read_bytes())
-    except (FileNotFoundError, orjson.JSONDecodeError):
+    except (OSError, orjson.JSONDecodeError):
         return []
     if not isinstance(told, dict):
         return []
@@ -122,11 +126,14 @@ def _costs(path: Path) -> list[Row]:
 def run(root: Path, now: float) -> Row | None:
     """The latest run of Snakemake: {log, silent_s, state, done, total, active, running, rules, failed}; None without one."""
     for path in sorted((root / LOGS).glob("*.snakemake.log"), reverse=True)[:LOOKED_AT]:
-        text = path.read_text("utf-8", "replace")
+        try:
+            text, touched = path.read_text("utf-8", "replace"), _touched(path)
+        except OSError:  # removed in between
+            continue
         if STARTED.search(text):
             listed = JOBS.search(text)
             told = _run(text, _counts(listed[1]) if listed else None, locked=any((root / LOCKS).glob("*")))
-            return {"log": str(path), "silent_s": round(max(0.0, now - _touched(path)), 1), **told}
+            return {"log": str(path), "silent_s": round(max(0.0, now - touched), 1), **told}
     return None
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from star1 import quality
 from star1.params import read_yaml
 from star1.records import Row, read_json, text_digest, write_json, write_rows
 from star1.report.run import Run
@@ -30,6 +31,8 @@ HOSTILE = (
 LONG = 10_000
 DAY = "2031-05-17"
 HOSTED: Mapping[str, Any] = {"provider": "openai", "base_url": "http://secret.example:9/v1", "key": "A_KEY", "slots": 4}
+# Criteria of the rubric for scored rows.
+MARKED = ("Content_Safety_Compliance", "Relevancy_and_No_Redundant_Content", "Accuracy_of_Thinking_Process")
 LADDER_STEPS = ("as it was", "as it is")
 MATCHED = re.compile(r" (source|benchmark) (\S+)$")
 
@@ -52,6 +55,7 @@ def make_run(root: Path, changes: Mapping[str, Any] | None = None) -> Run:
     for kind in ("metrics", "tables", "plots"):
         shutil.copytree(ROOT / "results" / kind, root / "results" / kind)
     shutil.copytree(ROOT / "presets", root / "presets")
+    shutil.copytree(ROOT / "policies/star1", root / "policies/star1")
     params = {**read_yaml(ROOT / "params.yaml"), **(changes or {})}
     funnel = read_json(root / "results/metrics/funnel.json")
     _sets(root, params, funnel)
@@ -249,6 +253,33 @@ def add_ladder(root: Path) -> None:
         root / "results/tables/ladder.json",
         {"title": "Protocol ladder", "notice": None, "confidence": 0.95, "rungs": rungs},
     )
+
+
+def add_published(run: Run, name: str, rows: int) -> Run:
+    """The run with a data set that others released, of so many rows, described as the stage `describe` does."""
+    made = [
+        {
+            "id": f"r{n}",
+            "question": question(name, n),
+            "response": f"<think>\nI think about {n}.\n</think>\n\nI cannot help with {n}.",
+            "category": ["Privacy/Personal Data"],
+            "source": "theirs",
+            "score": dict.fromkeys(MARKED, 10 if n else 7),
+        }
+        for n in range(rows)
+    ]
+    write_rows(run.root / f"data/published/{name}.jsonl", made)
+    path = run.root / "results/metrics/quality.json"
+    write_json(path, {**read_json(path), name: quality.describe(made, 0.95)})
+    for plot, lines in (
+        ("categories", quality.category_lines),
+        ("marks", quality.mark_lines),
+        ("lengths", quality.length_lines),
+    ):
+        with open(run.root / f"results/plots/{plot}.csv", "a", encoding="utf-8", newline="") as file:
+            file.write(quality.csv_text(lines({name: made})[1:]))
+    fetch = {**run.params["fetch"], "published": {name: {"kind": "hub"}}}
+    return made_again(Run(run.root, {**run.params, "fetch": fetch}, run.artifacts))
 
 
 def made_again(run: Run) -> Run:

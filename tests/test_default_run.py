@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import time
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -166,6 +167,16 @@ def test_small_run_end_to_end(small: Path) -> None:
     report = [path for path in (small / "results/report").rglob("*") if path.is_file()]
     assert {"index.html", "vega.js", "page.js", "results.js"} <= {path.name for path in report}
     assert sum(path.stat().st_size for path in report) < 5e6
+
+
+@pytest.mark.slow
+def test_snakemakes_own_report_carries_the_page(small: Path, tmp_path: Path) -> None:
+    run(small, "snakemake", "--report", str(tmp_path / "carried.zip"))
+    with zipfile.ZipFile(tmp_path / "carried.zip") as carried:
+        (index,) = (name for name in carried.namelist() if name.endswith("/index.html"))
+        for path in (small / "results/report").rglob("*.*"):
+            name = f"{index.removesuffix('index.html')}{path.relative_to(small / 'results/report').as_posix()}"
+            assert carried.read(name) == path.read_bytes()
 
 
 @pytest.mark.slow

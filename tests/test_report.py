@@ -13,7 +13,7 @@ import pytest
 from star1 import dedup
 from star1.errors import InputError
 from star1.params import read_yaml
-from star1.records import read_json, read_rows, write_rows
+from star1.records import read_json, read_rows, write_json, write_rows
 from star1.report import charts, datasets, drops, funnel, overview, results, standins, writing
 from star1.report.run import Run, commit
 from star1.workflow.lookups import code, page_files
@@ -302,13 +302,22 @@ def test_the_heatmap_has_a_cell_for_nothing_too(run: Run) -> None:
 
 def test_the_axis_of_marks_ends_with_the_scale_of_the_policies(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    lines = ["set,criterion,mark,rows", "scored,Help,0,2", "scored,Help,3,4", "scored,Care,4,6", "benign,Help,7,1"]
-    path = tmp_path / "results/plots/marks.csv"
-    path.unlink()
-    path.write_text("\n".join(lines), encoding="utf-8")
-    shown: Any = datasets.data(run)["data/scored"]
-    axes = [one["spec"]["encoding"]["x"]["scale"]["domain"] for one in shown["marks"]]
-    assert axes == [[0, 1, 2, 3, 4]] * 2
+    with (tmp_path / "results/plots/marks.csv").open("a") as file:
+        file.write("random,Care,3,4\nrandom,Care,4,6\n")
+    path = tmp_path / "results/metrics/quality.json"
+    quality = read_json(path)
+    quality["random"]["mean_marks"] = {"Care": 3.6}  # of no rubric: up to the highest mark that was given
+    write_json(path, quality)
+    with (tmp_path / "results/plots/marks.csv").open() as file:
+        lines = [line for line in file if not line.startswith("random,") or "Care" in line]
+    (tmp_path / "results/plots/marks.csv").write_text("".join(lines))
+    shown: Any = datasets.data(run)
+    axes = {
+        name: [one["spec"]["encoding"]["x"]["scale"]["domain"] for one in shown[f"data/{name}"]["marks"]]
+        for name in ("scored", "benign", "random")
+    }
+    assert axes == {"scored": [[*range(11)]] * 3, "benign": [[*range(1, 6)]] * 3, "random": [[*range(5)]]}
+    assert {one["name"]: one["highest"] for one in shown["data"]["sets"]}["random"] == {"Care": 4}
 
 
 def test_an_average_stands_for_its_purpose_before_the_pool() -> None:
@@ -352,8 +361,8 @@ def test_judges_whose_model_ends_are_named() -> None:
 
 def test_steps_far_apart_are_drawn_on_a_logarithmic_scale() -> None:
     steps = [
-        {"short": "a", "name": "A", "rows": 530_000, "dropped": 0},
-        {"short": "b", "name": "B", "rows": 1000, "dropped": 529_000},
+        {"step": "read", "short": "a", "name": "A", "rows": 530_000, "dropped": 0},
+        {"step": "pool_ngram", "short": "b", "name": "B", "rows": 1000, "dropped": 529_000},
     ]
     scales = json.dumps(charts.funnel(steps)["spec"])
     assert '"symlog"' in scales

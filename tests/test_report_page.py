@@ -13,9 +13,21 @@ from star1.params import read_yaml
 from star1.records import Row, read_json, read_rows, write_rows
 from star1.report.build import build
 from star1.report.run import Run
+from star1.tables import MEASURES
 from tests.browsing import READY, Visit, browser
 from tests.conftest import ROOT
-from tests.reports import DAY, HOSTILE, LADDER_STEPS, add_ladder, hosted, made_again, make_run, question
+from tests.reports import (
+    DAY,
+    HOSTILE,
+    LADDER_STEPS,
+    MARKED,
+    add_ladder,
+    add_published,
+    hosted,
+    made_again,
+    make_run,
+    question,
+)
 
 SECTIONS = ("overview", "funnel", "data", "results", "transcripts")
 MOST_BYTES = 5_000_000
@@ -219,9 +231,26 @@ def test_overview_tells_what_was_run_and_what_it_cost(visit: Visit, run: Run) ->
     ):
         assert told in text
     main = run.json("results/tables/main.json")["cells"]
-    pooled = {(one["model"], one["measure"]): rate(one) for one in main if one["benchmark"] == "all"}
+    better = {one["measure"]: "higher is better" for one in main} | {
+        MEASURES["benign"]["refusal"][0]: "lower is better"
+    }
+    pooled = {
+        (one["model"], f"{one['measure']} {better[one['measure']]}"): rate(one)
+        for one in main
+        if one["benchmark"] == "all"
+    }
     head, *rows = cells_of(page, "Rates over all benchmarks")
     assert {(row[0], measure): cell for row in rows for measure, cell in zip(head[1:], row[1:], strict=True)} == pooled
+    single = [one for one in main if one["benchmark"] != "all"]
+    figures = dict(line.split("\n", 1) for line in page.locator(".figures > div").all_inner_texts())
+    assert {name.removesuffix(" stand-in"): told.split("\n")[0] for name, told in figures.items()} == {
+        "Prompts read": str(sum(one["read"] for one in run.json("results/metrics/funnel.json")["fetched"].values())),
+        "Rows chosen": str(run.json("results/metrics/quality.json")["star1"]["rows"]),
+        "Look-alikes": str(run.json("results/metrics/quality.json")["benign"]["rows"]),
+        "Models": str(len({one["model"] for one in main})),
+        "Answers": str(sum(one["total"] for one in single)),
+    }
+    assert f"{sum(one['n'] for one in single)} with a verdict" in text
     page.click("summary:has-text('curate')")
     assert '"size": 160' in page.locator("details[open] pre").inner_text()
 
@@ -240,6 +269,40 @@ def test_data_section_shows_the_counts_of_each_set(visit: Visit, run: Run) -> No
     assert page.url.endswith("#/data?set=scored")
 
 
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a run that has fetched a data set of others."""
+    run = add_published(make_run(tmp_path_factory.mktemp("released")), "Theirs", 12)
+    build(run, run.root / "results/report")
+    return run.root / "results/report"
+
+
+def test_rows_that_others_released_are_shown_as_theirs(opened: Any, released: Path) -> None:
+    made = Visit(opened, released)
+    page = made.go("transcripts?set=Theirs")
+    assert page.locator("select[name=set] option:checked").inner_text() == "published rows: Theirs (12)"
+    assert page.locator(".tr-status").inner_text() == "12 of 12 rows"
+    assert "published" in page.locator(".tr-heads").text_content()
+    assert page.locator("main .stand-in").count() == 0
+    page.select_option("select[name=mark]", "7")
+    assert page.locator(".tr-open").all_inner_texts() == ["r0"]
+    page = made.go("transcripts?set=Theirs&row=r3")
+    assert page.locator(".tr-veiled").count()
+    assert page.locator(".tr-commands code").text_content() == "star1 passport published:Theirs/r3"
+    assert "published" in page.locator("main table.facts").inner_text()
+    page = made.go("data?set=Theirs")
+    made.draw_all()
+    sets = cells_of(page, "Sets of this run")
+    place = sets[0].index("Theirs published")
+    facts = {row[0]: row[place] for row in sets[1:]}
+    assert (facts["What it is"], facts["Rows"]) == ("released by others", "12")
+    assert facts[f"Mean mark, {MARKED[0].replace('_', ' ')}"] == "9.75 of 10"
+    assert page.locator("#set-charts .stand-in").count() == 0
+    assert "Stand-in" not in page.locator("#set-charts").inner_text()
+    assert (made.foreign(), made.faults) == ([], [])
+    made.context.close()
+
+
 # --- the funnel's filters ---
 
 
@@ -247,21 +310,43 @@ def test_reasons_can_be_filtered_and_opened_and_linked_to(visit: Visit, run: Run
     funnel = run.json("results/metrics/funnel.json")
     page = visit.go("funnel")
     rows = cells_of(page, "#reasons-table")[1:]
-    reasons = {(row[1], row[2]) for row in rows}
     for counts in funnel["reasons"].values():
-        assert {(reason, str(count)) for reason, count in counts.items()} <= reasons
+        assert {(reason, str(count)) for reason, count in counts.items()} <= {tuple(row[:2]) for row in rows}
     page.select_option("label:has-text('Step') select", "pool_ngram")
     page.select_option("label:has-text('Prompt set') select", "online")
     shown = cells_of(page, "#reasons-table")[1:]
     lost = funnel["sources"]["online"]["self_ngram"] - funnel["sources"]["online"]["pool_ngram"]
-    assert {row[0] for row in shown} == {"Pool, n-grams"}
-    assert sum(int(row[2]) for row in shown) == lost
-    page.click(f'button[aria-label="Examples of: {shown[0][1]}"]')
+    assert shown[0] == [f"Pool, n-grams: {lost} rows"]
+    assert sum(int(row[1]) for row in shown[1:]) == lost
+    page.click(f'button[aria-label="Examples of: {shown[1][0]}"]')
     page.wait_for_selector("#examples .pair")
-    assert shown[0][1] in page.locator("#examples-title").inner_text()
+    assert shown[1][0] in page.locator("#examples-title").inner_text()
     seen, address = page.locator("#examples").inner_text(), page.url.partition("#/")[2]
     assert visit.go(address).locator("#examples").inner_text() == seen
     assert page.locator("label:has-text('Step') select").input_value() == "pool_ngram"
+
+
+def test_a_bar_of_the_funnel_and_its_number_lead_to_why_rows_went(visit: Visit, run: Run) -> None:
+    lost = run.json("results/metrics/funnel.json")["total"]
+    page = visit.go("funnel")
+    visit.draw_all()
+    page.locator("#left svg .mark-rect path").nth(4).click()  # read, usable, own set, pool by n-grams, pool by TF-IDF
+    page.wait_for_selector(f"#reasons-table:has-text('Pool, TF-IDF: {lost['pool_ngram'] - lost['pool_tfidf']} rows')")
+    assert page.url.endswith("#/funnel?step=pool_tfidf")
+    assert page.evaluate("document.activeElement.id") == "reasons-title"
+    page.click("#left summary")
+    page.click('button[data-step="full marks"]')  # for the keyboard
+    page.wait_for_selector("#reasons-table:has-text('Full marks: 20 rows')")
+    page.click("#reasons-table button[data-reason]")
+    link = page.locator("#examples .pair a").first.get_attribute("href")
+    assert link == f"#/transcripts?set=scored&row={run.rows('data/curate_dropped.jsonl')[0]['id']}"
+    assert visit.go(link.removeprefix("#/")).locator(".tr-title").inner_text().endswith(" of scored")
+    assert visit.faults == []
+
+
+def test_a_row_that_left_has_the_command_that_tells_about_it(visit: Visit) -> None:
+    shown = visit.go("funnel?reason=0").locator("#examples .pair code").first.inner_text()
+    assert re.fullmatch(r"star1 passport fetched:[a-z]+-\d+", shown)
 
 
 def test_examples_are_paged(opened: Any, run: Run, tmp_path: Path) -> None:
@@ -318,7 +403,7 @@ def test_a_cell_of_the_contamination_matrix_opens_its_pairs(visit: Visit, run: R
     page = visit.go("funnel")
     head, *rows = cells_of(page, "Training rows near a benchmark")
     assert {(row[0], name): int(count) for row in rows for name, count in zip(head[1:], row[1:], strict=True)} == {
-        (training, name): counts["any"]
+        (f"{training} of {counts['rows']} rows", name): counts["any"]
         for training, benchmarks in matrix.items()
         for name, counts in benchmarks.items()
     }
@@ -495,8 +580,8 @@ def test_by_keyboard_alone(visit: Visit) -> None:
 def test_tables_are_sorted_on_request(visit: Visit) -> None:
     page = visit.go("funnel")
     page.click("#reasons-table th button")
-    numbers = [int(row[2]) for row in cells_of(page, "#reasons-table")[1:]]
+    numbers = [int(row[1]) for row in cells_of(page, "#reasons-table")[1:]]
     assert numbers == sorted(numbers)
     assert page.locator("#reasons-table th[aria-sort=ascending]").count() == 1
     page.click("#reasons-table th button")
-    assert [int(row[2]) for row in cells_of(page, "#reasons-table")[1:]] == sorted(numbers, reverse=True)
+    assert [int(row[1]) for row in cells_of(page, "#reasons-table")[1:]] == sorted(numbers, reverse=True)

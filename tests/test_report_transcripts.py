@@ -427,7 +427,8 @@ def test_a_row_shows_prompt_answers_and_verdicts_side_by_side(shown: Shown, know
                 one[name] for (who, where, _), one in known.judged.items() if who == model and where.startswith("harm/")
             ]
             scored = sum(one["verdict"] is not None for one in every)
-            assert f"{name} 1.0; {row['kind']}, shown the answer; scored {scored} of {len(every)} of harm" in line
+            assert f"{name} 1.0 as {row['kind']} judge, shown the answer; " in line
+            assert f"has a verdict on {scored} of {len(every)} answers to harm" in line
             assert ("2027-01-31" in line) == (name == "guard")
         differ = (model, key, 0) in known.disagreed
         assert ("The judges disagree." in column.inner_text()) == differ
@@ -695,9 +696,9 @@ def test_a_training_row_shows_all_that_is_known(shown: Shown, run: Path) -> None
     }
     assert shown.page.text_content(".tr-commands code") == "star1 passport row:5"
     shown.go("#/transcripts?set=star1&row=4")
-    assert "In\tstar1" in shown.page.inner_text("table.facts")
+    assert "Chosen for\tstar1" in shown.page.inner_text("table.facts")
     shown.page.click("text=Next")
-    shown.page.wait_for_function("() => document.querySelector('.tr-title').textContent === '8'")
+    shown.page.wait_for_function("() => document.querySelector('.tr-title').textContent === 'Row 8 of star1'")
     benign = read_rows(run / "data/benign/benign.jsonl")[5]
     shown.go("#/transcripts?set=benign&row=5")
     assert veiled(shown) == (1, 1)  # the question that it was made from

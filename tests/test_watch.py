@@ -218,6 +218,62 @@ def test_a_full_disk_ends_no_job(project: Path, monkeypatch: pytest.MonkeyPatch)
     assert not (project / ".work/status").exists()
 
 
+@pytest.mark.parametrize(
+    "wrong", [KeyError("sk-secret"), RuntimeError("changed size during iteration"), {"done": {1, 2}}]
+)
+def test_a_job_whose_counting_fails_goes_on_and_says_so(
+    project: Path, monkeypatch: pytest.MonkeyPatch, wrong: Exception | Row
+) -> None:
+    monkeypatch.setattr(status, "BEAT_S", 0.05)
+    facts = {"stage": "s", "unit": "rows", "total": 9, "first": 0}
+    faults = [wrong]
+
+    def look() -> Row:
+        if not isinstance(fault := faults[0], Exception):
+            return dict(fault)
+        raise fault
+
+    made = status.Status("s", look, facts)
+    assert (job("s")["done"], job("s")["state"]) == (0, "running")
+    faults[0] = {"done": 4}
+    until(lambda: job("s")["done"] == 4 and "fault" not in job("s"))
+    faults[0] = wrong
+    until(lambda: "fault" in job("s"))
+    kind = type(wrong).__name__ if isinstance(wrong, Exception) else "TypeError"
+    assert (job("s")["done"], job("s")["fault"]) == (4, kind)  # the last that was known
+    text = "\n".join(watch.lines(watching.snapshot(), 200))
+    assert f"it cannot count any more ({kind})" in text
+    assert "secret" not in text + made.path.read_text()
+    made.close()
+    assert job("s")["state"] == "stopped"
+
+
+def test_a_job_starts_where_no_thread_can(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    made = status.Status("s", lambda: {"done": 1}, {"stage": "s", "unit": "rows", "total": 1})
+    made.close()
+    assert job("s")["state"] == "done"
+
+
+def test_files_of_others_among_the_states_are_passed_over(project: Path) -> None:
+    status.FOLDER.mkdir(parents=True)
+    for name, content in {
+        "list": "[]",
+        "number": "3",
+        "other": '{"a": 1}',
+        "half": '{"job"',
+        "s": '{"ended": null}',
+    }.items():
+        (status.FOLDER / f"{name}.json").write_text(content)
+    (status.FOLDER / "folder.json").mkdir()
+    made = status.Status("s", lambda: {"done": 1}, {"stage": "s", "unit": "rows", "total": 2})
+    assert [one["job"] for one in watching.snapshot()["jobs"]] == ["s"]
+    made.close()
+
+
 def test_nothing_is_written_outside_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     progress.Progress("nowhere", 1).close()

@@ -65,7 +65,7 @@ def sources(root: Path) -> Sources:
         {"tuned": "base", "tuned+benign": "base"},
         {"scored": root / "data/scored.jsonl", "benign": root / "data/benign/benign.jsonl"},
         {"star1": ("scored", root / "data/star1.jsonl")},
-        {"benign": "benign"},
+        {"benign": "benign:"},
         ["benign"],
         {"scored": root / "data/curate_dropped.jsonl"},
         root / "data/benchmarks",

@@ -30,7 +30,7 @@ def funnel(steps: Sequence[Row]) -> Row:
     """Rows left after each step, from all that was read to the final data set."""
     counts = [one["rows"] for one in steps if one["rows"]]
     far = max(counts) > HIDDEN * min(counts) if counts else False
-    rows = [{key: one[key] for key in ("short", "name", "rows", "dropped")} for one in steps]
+    rows = [{key: one[key] for key in ("step", "short", "name", "rows", "dropped")} for one in steps]
     tips = [
         alt.Tooltip("name:N", title="step"),
         alt.Tooltip("rows:Q", format=","),
@@ -43,7 +43,7 @@ def funnel(steps: Sequence[Row]) -> Row:
     x = alt.X(
         "rows:Q", scale=scale, title="rows" + (", on a logarithmic scale" if far else ""), axis=alt.Axis(tickCount=5)
     )
-    bars = base.mark_bar(height={"band": 0.7}).encode(x=x, tooltip=tips)
+    bars = base.mark_bar(height={"band": 0.7}, cursor="pointer").encode(x=x, tooltip=tips)
     labels = base.mark_text(align="left", dx=4).encode(x=x, text=alt.Text("rows:Q", format=","))
     said = f"From {rows[0]['rows']:,} rows read to {rows[-1]['rows']:,} in the final data set, step by step."
     made = (bars + labels).properties(width="container", height=26 * len(rows))
@@ -72,19 +72,18 @@ def heatmap(rows: Sequence[Row], categories: Sequence[str], sources: Sequence[st
     top = max(rows, key=lambda row: row["labels"], default=None)
     said = f"{len(categories)} categories in {len(sources)} prompt sets"
     said += f"; the largest cell is {top['category']} in {top['source']} with {top['labels']:,} labels." if top else "."
-    return chart(made, f"Categories by prompt set: {name}", said, "A row with several categories counts in each.")
+    note = "A row with several categories counts in each."
+    return chart(made, f"Categories by prompt set: {name}", said, note) | {"columns": len(sources)}
 
 
-def marks(rows: Sequence[Row], criterion: str, highest: int) -> Row:
-    """How often each mark was given on one criterion."""
+def marks(rows: Sequence[Row], criterion: str, scale: range) -> Row:
+    """How often each mark of the scale was given on one criterion."""
     tips = [alt.Tooltip("mark:O"), alt.Tooltip("rows:Q", format=","), alt.Tooltip("share:Q", format=".1%")]
     made = (
         alt.Chart(alt.InlineData(list(rows)))
         .mark_bar()
         .encode(
-            x=alt.X(
-                "mark:O", scale=alt.Scale(domain=list(range(highest + 1))), title="mark", axis=alt.Axis(labelAngle=0)
-            ),
+            x=alt.X("mark:O", scale=alt.Scale(domain=list(scale)), title="mark", axis=alt.Axis(labelAngle=0)),
             y=alt.Y("share:Q", axis=percent(), scale=alt.Scale(domain=[0, 1]), title="share of rows"),
             tooltip=tips,
         )
@@ -119,7 +118,8 @@ def coloured(field: str, names: Sequence[str], shown: Sequence[str]) -> alt.Colo
 
 def legend(names: Sequence[str], shown: Sequence[str]) -> alt.Legend | None:
     """The legend of a chart, where there is something to be told apart."""
-    return alt.Legend(orient="top", columns=3, values=list(shown)) if 1 < len(shown) <= 2 * COLOURS else None
+    # How many stand beside each other depends on the width, which the page knows.
+    return alt.Legend(orient="top", values=list(shown)) if 1 < len(shown) <= 2 * COLOURS else None
 
 
 def dots(
@@ -147,7 +147,7 @@ def dots(
     """
     shown = [name for name in names if any(row[series] == name for row in rows)]
     offset = {"yOffset": alt.YOffset(f"{series}:N", sort=shown)} if len(shown) > 1 else {}
-    axis = alt.Axis(grid=False, ticks=False, domain=False)
+    axis = alt.Axis(grid=False, ticks=False, domain=False, offset=8)  # a point at 0 % keeps clear of the names
     base = alt.Chart(alt.InlineData(list(rows))).encode(
         y=alt.Y(f"{y}:N", sort=list(order), title=None, axis=axis, scale=alt.Scale(paddingInner=0.4, paddingOuter=0.2)),
         color=coloured(series, names, shown),
@@ -176,11 +176,15 @@ def frontier(
     shown = [row["model"] for row in rows]
     base = alt.Chart(alt.InlineData(list(rows))).encode(color=coloured("model", names, shown))
     x, y = (
-        kind(f"{axis}:Q", axis=percent(), scale=alt.Scale(domain=[0, 1]), title=told)
+        kind(f"{axis}:Q", axis=percent(), scale=alt.Scale(domain=[0, 1]), title=two_lines(told))
         for kind, axis, told in ((alt.X, "x", titles[0]), (alt.Y, "y", titles[1]))
     )
-    across = base.mark_rule(strokeWidth=2, opacity=0.5).encode(x=alt.X("x_low:Q", title=titles[0]), x2="x_high:Q", y=y)
-    along = base.mark_rule(strokeWidth=2, opacity=0.5).encode(x=x, y=alt.Y("y_low:Q", title=titles[1]), y2="y_high:Q")
+    across = base.mark_rule(strokeWidth=2, opacity=0.5).encode(
+        x=alt.X("x_low:Q", title=two_lines(titles[0])), x2="x_high:Q", y=y
+    )
+    along = base.mark_rule(strokeWidth=2, opacity=0.5).encode(
+        x=x, y=alt.Y("y_low:Q", title=two_lines(titles[1])), y2="y_high:Q"
+    )
     tips = [
         alt.Tooltip("model:N"),
         alt.Tooltip("x:Q", format=".1%", title=titles[0]),
@@ -194,15 +198,22 @@ def frontier(
     return chart(alt.layer(*layers).properties(width="container", height=300), title, said, note)
 
 
+def two_lines(title: str) -> list[str]:
+    """The title of an axis in two lines: the measure, and where it was measured."""
+    measure, comma, where = title.rpartition(", ")
+    return [f"{measure},", where] if comma else [title]
+
+
 def losses(rows: Sequence[Row], names: Sequence[str], said: str, note: str | None) -> Row:
     """Loss over the updates of each run; `names` are all models."""
-    shown = list(dict.fromkeys(row["run"] for row in rows))
+    there = {row["run"] for row in rows}
+    shown = [name for name in names if name in there]
     made = (
         alt.Chart(alt.InlineData(list(rows)))
         .mark_line(strokeWidth=1.5, clip=True)
         .encode(
             x=alt.X("update:Q", title="update", axis=alt.Axis(tickCount=6, grid=False)),
-            y=alt.Y("loss:Q", title="loss", scale=alt.Scale(domainMin=0)),
+            y=alt.Y("loss:Q", title="loss [nats a token]", scale=alt.Scale(domainMin=0)),
             color=coloured("run", names, shown),
             tooltip=[alt.Tooltip("run:N"), alt.Tooltip("update:Q"), alt.Tooltip("loss:Q", format=".3f")],
         )

@@ -1,7 +1,8 @@
 """Data: what the sets are made of. Every figure is one of the stage `describe`; here they only find their place."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
+from star1.params import read_yaml
 from star1.quality import BIN, LAST_BIN
 from star1.records import Row
 from star1.report import charts
@@ -22,14 +23,17 @@ WORDING = {
 
 def data(run: Run) -> dict[str, object]:
     """Data files of the section: figures of all sets together, and the charts of each in a file of its own."""
-    quality = run.json("results/metrics/quality.json")
+    quality, published = run.json("results/metrics/quality.json"), run.params["fetch"]["published"]
     categories = run.csv("results/plots/categories.csv")
     names = list(quality)
+    scales = {name: _scale(run, name, quality[name]) for name in names}
     wording = list(_wording(quality))
     order = list(dict.fromkeys(row["measure"] for row in wording))
     told = {
         "sets": [
-            {"name": name, "about": ABOUT.get(name, f"selection {name}"), **_counts(quality[name])} for name in names
+            {"name": name, "published": name in published, "about": _about(name, published), **_counts(quality[name])}
+            | {"highest": dict.fromkeys(quality[name]["mean_marks"], scales[name].stop - 1)}
+            for name in names
         ],
         "confidence": run.params["summarize"]["confidence"],
         "wording": wording,
@@ -49,10 +53,24 @@ def data(run: Run) -> dict[str, object]:
         files[f"data/{name}"] = {
             "heatmap": _heatmap(run, name, [row for row in categories if row["set"] == name]),
             "categories": [row for row in _labels(categories) if row["set"] == name],
-            "marks": _marks(run, name, quality[name]),
+            "marks": _marks(run, name, quality[name], scales[name]),
             "lengths": _lengths(run, name),
         }
     return files
+
+
+def _about(name: str, published: Collection[str]) -> str:
+    return "released by others" if name in published else ABOUT.get(name, f"selection {name}")
+
+
+def _scale(run: Run, name: str, about: Row) -> range:
+    """The marks that can be given: of the rubric with these criteria, or else up to the highest that was."""
+    pack = read_yaml(run.path(f"policies/{run.params['policy']['pack']}/policy.yaml"))
+    for rubric in pack["rubrics"].values():
+        if set(rubric["criteria"]) == set(about["mean_marks"]):
+            return range(rubric["minimum"], rubric["maximum"] + 1)
+    given = [int(row["mark"]) for row in run.csv("results/plots/marks.csv") if row["set"] == name]
+    return range(max(given, default=0) + 1)
 
 
 def _counts(one: Row) -> Row:
@@ -64,7 +82,7 @@ def _wording(quality: Row) -> Iterator[Row]:
     """Shares of rows in which something is said, set by set."""
     for name, one in quality.items():
         shares = [(told, one[key]) for key, told in WORDING.items()]
-        shares += [(f"refusal style: {style}", share) for style, share in one["refusal_style"].items()]
+        shares += [(f"refusal: {style}", share) for style, share in one["refusal_style"].items()]
         for told, share in shares:
             yield {"set": name, "measure": told, **share, "scored": f"{share['count']:,} of {share['n']:,}"}
 
@@ -90,7 +108,7 @@ def _heatmap(run: Run, name: str, rows: list[dict[str, str]]) -> Row:
     return charts.heatmap(cells, categories, sources, name)
 
 
-def _marks(run: Run, name: str, about: Row) -> list[Row]:
+def _marks(run: Run, name: str, about: Row, scale: range) -> list[Row]:
     """Charts of the marks, one a criterion."""
     found: dict[str, list[Row]] = {}
     for row in run.csv("results/plots/marks.csv"):
@@ -98,13 +116,11 @@ def _marks(run: Run, name: str, about: Row) -> list[Row]:
             count = int(row["rows"])
             told = {"mark": int(row["mark"]), "rows": count, "share": count / about["rows"]}
             found.setdefault(row["criterion"], []).append(told)
-    # Packs of policies have scales of their own.
-    highest = max((row["mark"] for rows in found.values() for row in rows), default=0)
     made = []
     for criterion, rows in found.items():
-        one = charts.marks(rows, criterion, highest)
+        one = charts.marks(rows, criterion, scale)
         mean = about["mean_marks"].get(criterion)
-        made.append(one | {"note": None if mean is None else f"mean {mean:.2f}", "rows": rows})
+        made.append(one | {"note": None if mean is None else f"mean {mean:.2f} of {scale.stop - 1}", "rows": rows})
     return made
 
 

@@ -10,6 +10,7 @@ from star1 import presets, runs
 from star1.params import as_list, read_yaml
 from star1.records import Row, read_json
 from star1.report import standins
+from star1.report.results import LOWER
 from star1.report.run import Run, commit
 from star1.tables import POOLED
 from star1.workflow.lookups import canonical
@@ -25,6 +26,11 @@ CALLS = (
     "usd",
     "mean_seconds",
     "failed_attempts",
+)
+# Stages with costs, in running order; what is made several times has a name behind a hyphen.
+ORDER = (
+    *("collect", "categorize", "reason", "score", "benign_rewrite", "benign_reason", "benign_score"),
+    *("finetune", "judge", "ladder_judge"),
 )
 TRAINING = ("seconds", "cpu_hours", "gpu_hours", "tokens_per_second", "peak_memory", "energy", "devices")
 
@@ -57,6 +63,8 @@ def data(run: Run) -> dict[str, object]:
         "stand_ins": standins.found(run),
         "releases": standins.released(run),
         "confidence": main["confidence"],
+        "figures": _figures(run, main["cells"]),
+        "lower_is_better": [LOWER],
         "measures": list(dict.fromkeys(one["measure"] for one in main["cells"])),
         "headline": _headline(main["cells"]),
     }
@@ -107,7 +115,7 @@ def _judges(params: Mapping[str, Any]) -> list[Row]:
         entry = judge["judges"][name]
         asked = [params["llm"]["endpoints"][one] for one in as_list(entry["endpoint"])]
         places = [
-            f"{purpose}, {'primary' if names[0] == name else 'beside it'}"
+            f"{purpose} prompts ({'primary' if names[0] == name else 'second opinion'})"
             for purpose, names in judge["use"].items()
             if name in names
         ]
@@ -136,7 +144,7 @@ def _endpoint(asked: Sequence[Mapping[str, Any]]) -> Row:
 
 def costs(run: Run) -> Iterator[Row]:
     """What each stage took and cost, a row each; judges and steps of one stage are rows of their own."""
-    for name in run.names("results/costs/*.json"):
+    for name in sorted(run.names("results/costs/*.json"), key=_running_order):
         found, stage = run.json(name), Path(name).stem
         if "replies" in found:
             yield {"stage": stage, "part": None, **_calls(found)}
@@ -145,6 +153,27 @@ def costs(run: Run) -> Iterator[Row]:
         else:
             for part, one in found.items():
                 yield {"stage": stage, "part": part, **(_calls(one) if "replies" in one else _step(one))}
+
+
+def _running_order(name: str) -> tuple[int, str]:
+    stage = Path(name).stem
+    word = stage.partition("-")[0]
+    return (ORDER.index(word) if word in ORDER else len(ORDER), stage)
+
+
+def _figures(run: Run, cells: Sequence[Row]) -> Row:
+    """The size of the run in a few numbers."""
+    funnel, quality = run.json("results/metrics/funnel.json"), run.json("results/metrics/quality.json")
+    made, single = run.params["finetune"]["runs"], [one for one in cells if one["benchmark"] != POOLED]
+    answering = runs.expand(run.params["generate"]["models"], made)
+    return {
+        "read": sum(one["read"] for one in funnel["fetched"].values()),
+        "chosen": quality["star1"]["rows"],
+        "look_alikes": quality["benign"]["rows"],
+        "tuned": len(set(answering) - set(run.params["fetch"]["models"])),
+        "answers": sum(one["total"] for one in single),
+        "verdicts": sum(one["n"] for one in single),
+    }
 
 
 def _calls(found: Row) -> Row:

@@ -8,10 +8,12 @@ from star1.params import as_list
 from star1.records import Row
 from star1.report import charts
 from star1.report.run import Run
-from star1.tables import POOLED
+from star1.tables import MEASURES, POOLED
 
 PUBLISHED = ("published", "quality", "think")
 PURPOSES = {"harmful": "Harmful prompts", "benign": "Benign prompts", "reasoning": "Reasoning"}
+# The one measure of which less is better.
+LOWER = MEASURES["benign"]["refusal"][0]
 # Points of one loss curve that are drawn.
 MOST_POINTS = 400
 
@@ -32,6 +34,7 @@ def data(run: Run) -> dict[str, object]:
         "losses": _losses(run, list(dict.fromkeys(one["model"] for one in main["cells"]))),
         "ends": list(ends(run.params)),
         "judges": agreement["judges"],
+        "lower_is_better": [LOWER],
     }
     return {"results": told, "results/agreement": agreement}
 

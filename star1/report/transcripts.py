@@ -29,10 +29,12 @@ class Sources:
         bases: base model of each tuned one, by name.
         training: files of training rows, by name.
         subsets: files with some rows of one of them: name to its name and file.
-        passports: what the passport of a training row is called (`row`, `benign`, `published:NAME`), by name of the set.
+        passports: what the address of a training row's passport begins with (`benign:`, `published:NAME/`), by name of the set;
+            otherwise `row:`.
         benign: sets whose prompts are harmless.
         outcomes: files that tell why a row is not in the final data set, by name of the set.
         benchmark_folder, generations, judgements: folders.
+        published: sets that others released.
     """
 
     models: Sequence[str]
@@ -46,10 +48,11 @@ class Sources:
     benchmark_folder: Path = Path("data/benchmarks")
     generations: Path = Path("results/generations")
     judgements: Path = Path("results/judgements")
+    published: Sequence[str] = ()
 
 
 def sources(run: Run) -> Sources:
-    """What of a run is shown: all models' answers, the scored rows with those selected of them, and the benign ones.
+    """What of a run is shown: all models' answers, the scored rows with those selected of them, benign and published ones.
 
     Raises:
         InputError: a file is not among the stage's inputs.
@@ -63,18 +66,20 @@ def sources(run: Run) -> Sources:
         for benchmark in benchmarks:
             run.path(f"{folder}/{benchmark}.jsonl")
     chosen = ["data/star1.jsonl", *run.names("data/selections/*.jsonl")]
+    released = {Path(name).stem: run.path(name) for name in run.names("data/published/*.jsonl")}
     return Sources(
         models,
         benchmarks,
         {model: base for model, base in bases.items() if model in models and base in models},
-        {"scored": run.path("data/scored.jsonl"), "benign": run.path("data/benign/benign.jsonl")},
+        {"scored": run.path("data/scored.jsonl"), "benign": run.path("data/benign/benign.jsonl"), **released},
         {Path(name).stem: ("scored", run.path(name)) for name in chosen},
-        {"benign": "benign"},
+        {"benign": "benign:"} | {name: f"published:{name}/" for name in released},
         ["benign"],
         {"scored": run.path("data/curate_dropped.jsonl")},
         run.root / "data/benchmarks",
         run.root / "results/generations",
         run.root / "results/judgements",
+        list(released),
     )
 
 
@@ -107,10 +112,11 @@ def write(folder: Path, sources: Sources) -> Row:
 
 def _training(folder: Path, place: str, name: str, path: Path, sources: Sources) -> list[dict[str, Any]]:
     """A set of training rows, and the sets that are made of some of its rows."""
-    how = {"passport": sources.passports.get(name, "row"), "harmful": name not in sources.benign}
+    how = {"passport": sources.passports.get(name, "row:"), "harmful": name not in sources.benign}
+    how |= {"published": name in sources.published}
     subsets = {each: file for each, (whole, file) in sources.subsets.items() if whole == name}
     index = transcripts_training.write(folder, place, path, subsets, sources.outcomes.get(name))
     write_data(folder, f"{place}/index", index | how)
-    entry = {"name": name, "kind": "training", "index": f"{place}/index"}
+    entry = {"name": name, "kind": "training", "index": f"{place}/index", "published": how["published"]}
     whole = {**entry, "rows": len(index["ids"])}
     return [whole, *({**entry, "name": each, "of": name, "rows": len(index["subsets"][each])} for each in subsets)]

@@ -8,6 +8,8 @@ report.section({
     const { h, part, table, chart, count, percent } = report;
     const data = await report.load("data");
     const names = data.sets.map((one) => one.name);
+    const published = new Set(data.sets.filter((one) => one.published).map((one) => one.name));
+    const title = (each) => (published.has(each) ? h("span", {}, each, report.published()) : each);
     let name = names.includes(args.get("set")) ? args.get("set") : names[0];
     element.append(report.anchors("data", [["sets", "Sets"], ["one", "One set"], ["wording", "Wording and refusal style"]]));
 
@@ -16,28 +18,29 @@ report.section({
     const facts = [
       ["What it is", (one) => one.about],
       ["Rows", (one) => count(one.rows)],
-      ...criteria.map((criterion) => [`Mean mark, ${criterion.replaceAll("_", " ")}`, (one) => (criterion in one.mean_marks ? one.mean_marks[criterion].toFixed(2) : null)]),
+      ...criteria.map((criterion) => [`Mean mark, ${criterion.replaceAll("_", " ")}`, (one) => (criterion in one.mean_marks ? `${one.mean_marks[criterion].toFixed(2)} of ${one.highest[criterion]}` : null)]),
       ...["question", "thinking", "answer"].map((which) => [`Words of the ${which}`, (one) => words(one.words[which])]),
       ["Rows with several categories", (one) => count(one.rows - (one.labels_per_row["1"] || 0))],
-      ["Responses not in two parts", (one) => count(one.responses_not_in_two_parts)],
+      ["Responses without thinking and answer apart", (one) => count(one.responses_not_in_two_parts)],
     ];
     part(element, "sets", "Sets", table({
       caption: "Sets of this run",
       about: "data",
-      note: "Words: the median, what 90 % of rows do not exceed, and the longest.",
-      columns: [{ title: "About", head: true, cell: (row) => row[0] }, ...data.sets.map((one) => ({ title: one.name, number: true, cell: (row) => row[1](one) }))],
+      note: "Words: the median, what 90 % of rows do not exceed, and the longest. Marks: the mean, and the highest there is.",
+      columns: [{ title: "", head: true, cell: (row) => row[0] }, ...data.sets.map((one) => ({ title: title(one.name), number: true, cell: (row) => row[1](one) }))],
       rows: facts,
     }));
 
     const charts = h("div", { id: "set-charts", "aria-live": "polite" });
     async function draw() {
       const set = await report.load(`data/${name}`);
+      const about = published.has(name) ? null : "data";
       const sources = [...new Set(set.categories.map((row) => row.source))];
       const categories = [...new Set(set.categories.map((row) => row.category))];
       const labels = new Map(set.categories.map((row) => [`${row.category}/${row.source}`, row.labels]));
-      charts.replaceChildren(
+      charts.replaceChildren(...(about ? [] : [h("p", { class: "note" }, "Rows that others released; nothing of them was made in this run.")]),
         chart(set.heatmap, {
-          about: "data",
+          about,
           table: table({
             caption: `Labels by category and prompt set: ${name}`,
             columns: [{ title: "Category", head: true, cell: (row) => row }, ...sources.map((source) => ({ title: source, number: true, cell: (row) => count(labels.get(`${row}/${source}`) || 0) })), { title: "All", number: true, cell: (row) => count(sources.reduce((sum, source) => sum + (labels.get(`${row}/${source}`) || 0), 0)) }],
@@ -45,9 +48,9 @@ report.section({
           }),
         }),
         h("h3", {}, "Marks"),
-        h("div", { class: "charts" }, set.marks.map((one) => chart(one, { about: "data", table: shares("Mark", one.title, one.rows, (row) => String(row.mark), (row) => row.rows) }))),
+        h("div", { class: "charts" }, set.marks.map((one) => chart(one, { about, table: shares("Mark", one.title, one.rows, (row) => String(row.mark), (row) => row.rows) }))),
         h("h3", {}, "Lengths"),
-        h("div", { class: "charts" }, set.lengths.map((one) => chart(one, { about: "data", table: shares("Words", `Length of the ${one.title.toLowerCase()}`, one.rows, (row) => row.range, null) }))));
+        h("div", { class: "charts" }, set.lengths.map((one) => chart(one, { about, table: shares("Words", `Length of the ${one.title.toLowerCase()}`, one.rows, (row) => row.range, null) }))));
     }
 
     function shares(first, caption, rows, of, rowsOf) {
@@ -55,7 +58,7 @@ report.section({
     }
 
     part(element, "one", "One set",
-      h("div", { class: "filters" }, report.select("Set", names.map((each) => [each, each]), name, (value) => {
+      h("div", { class: "filters" }, report.select("Set", names.map((each) => [each, published.has(each) ? `${each} (published)` : each]), name, (value) => {
         name = value;
         report.note("data", { set: name });
         return draw();
@@ -69,10 +72,10 @@ report.section({
         about: "data",
         table: table({
           caption: "Shares of rows",
-          note: `With ${percent(data.confidence, 0)} % interval.`,
+          note: `Percent of the responses with thinking and answer apart, with ${percent(data.confidence, 0)} % interval.`,
           columns: [
             { title: "Wording", head: true, cell: (row) => row },
-            ...names.map((each) => ({ title: each, number: true, cell: (row) => {
+            ...names.map((each) => ({ title: title(each), number: true, cell: (row) => {
               const one = data.wording.find((found) => found.set === each && found.measure === row);
               return one ? report.rate({ ...one, total: undefined }) : null;
             } })),

@@ -3,6 +3,8 @@
 
 (() => {
   const { h, part, table, chart, count, plural } = report;
+  // Steps whose rows have marks, and stand among the transcripts.
+  const SCORED = ["full marks", "balanced"];
   const KEYS = ["step", "source", "reason", "page", "near", "nearpage"];
   const name = (title, cell) => ({ title, cell, head: true });
   const number = (title, cell, more) => ({ title, cell, number: true, ...more });
@@ -15,9 +17,17 @@
       const steps = new Map([...funnel.steps.map((one) => [one.step, one.short]), ["benign", "Harmless look-alikes"]]);
       const state = new State(args);
       element.append(report.anchors("funnel", [["left", "What was left"], ["reasons", "Why rows went"], ["contamination", "Contamination"]]));
-      part(element, "left", "What was left", left(funnel));
       const examples = h("div", { id: "examples", "aria-live": "polite" });
-      part(element, "reasons", "Why rows went", reasons(funnel, steps, state, examples), examples);
+      const why = h("div");
+      const fill = () => why.replaceChildren(...reasons(funnel, steps, state, examples));
+      part(element, "left", "What was left", left(funnel, (step) => {
+        state.set({ step, source: "" });
+        fill();
+        document.getElementById("reasons").scrollIntoView();
+        document.getElementById("reasons-title").focus({ preventScroll: true });
+      }));
+      fill();
+      part(element, "reasons", "Why rows went", why, examples);
       if (state.reason) await dropped(funnel, steps, state, examples, false);
       const near = h("div", { id: "near", "aria-live": "polite" });
       part(element, "contamination", "Contamination", contamination(funnel, state, near), near);
@@ -40,12 +50,17 @@
 
   // ---- what was left ----
 
-  function left(funnel) {
+  // `go(step)` shows why rows went there.
+  function left(funnel, go) {
+    const known = new Set(funnel.groups.map((group) => group.step));
+    const went = (row) => (known.has(row.step) ? h("button", { type: "button", class: "link", "data-step": row.step, "aria-label": `${count(row.dropped)}: why these rows went`, onclick: () => go(row.step) }, count(row.dropped)) : count(row.dropped));
     const counted = funnel.steps.filter((one) => one.step in (funnel.sources[0] || {}));
     return [
+      h("p", { class: "lead" }, "From the rows of the prompt sets to the final data set. The pool is what a set is held against: all benchmarks that rows are dropped for, and what is left of the sets before it."),
       chart(funnel.chart, {
         about: "data",
-        table: table({ caption: "Rows after each step", columns: [name("Step", (row) => row.name), number("Rows left", (row) => count(row.rows)), number("Rows that went", (row) => count(row.dropped))], rows: funnel.steps }),
+        chosen: (bar) => known.has(bar.step) && go(bar.step),
+        table: table({ caption: "Rows after each step", columns: [name("Step", (row) => row.name), number("Rows left", (row) => count(row.rows)), number("Rows that went", went)], rows: funnel.steps }),
       }),
       h("details", {}, h("summary", {}, "Set by set"),
         table({
@@ -77,7 +92,7 @@
     };
     show();
     return [
-      h("p", { class: "lead" }, "Reasons by step. A near-duplicate is shown beside the row that it is like; words that only one of the two has are marked."),
+      h("p", { class: "lead" }, "Reasons by step; each opens its rows. A near-duplicate is shown beside the row that it is like, with the words marked that only one of the two has."),
       h("div", { class: "filters" },
         report.select("Step", [["", "All steps"], ...there.map((step) => [step, steps.get(step)])], state.step, choose("step")),
         report.select("Prompt set", [["", "All sets"], ...sets.map((one) => [one, one])], state.source, choose("source"))),
@@ -88,7 +103,9 @@
   function groups(funnel, steps, state, examples) {
     const rows = (group) => (state.source ? group.sources[state.source] || 0 : group.rows);
     const chosen = funnel.groups.filter((group) => (!state.step || group.step === state.step) && rows(group));
-    const button = (group) => h("button", { type: "button", class: "link", "data-reason": group.number, "aria-label": `Examples of: ${group.reason}`, onclick: () => {
+    const inStep = new Map();
+    for (const group of chosen) inStep.set(group.step, (inStep.get(group.step) || 0) + rows(group));
+    const button = (group) => h("button", { type: "button", class: "link", "data-reason": group.number, "aria-label": `Examples of: ${spaced(group.reason)}`, onclick: () => {
       state.set({ reason: String(group.number), page: "" });
       return dropped(funnel, steps, state, examples, true);
     } }, "Show");
@@ -97,17 +114,24 @@
       caption: `${plural(chosen.reduce((sum, group) => sum + rows(group), 0), "row")} in ${plural(chosen.length, "group")}`,
       about: "data",
       note: "Every row that left, but for those that were not taken from the raw files.",
-      columns: [{ title: "Step", cell: (group) => steps.get(group.step) }, name("Reason", (group) => group.reason), number("Rows", (group) => count(rows(group)), { sort: rows }), { title: "Examples", cell: button }],
+      group: (group) => `${steps.get(group.step)}: ${plural(inStep.get(group.step), "row")}`,
+      columns: [
+        name("Reason", (group, grouped) => (grouped ? spaced(group.reason) : h("span", {}, spaced(group.reason), " ", h("small", {}, steps.get(group.step))))),
+        number("Rows", (group) => count(rows(group)), { sort: rows }), { title: "Examples", cell: button },
+      ],
       rows: chosen,
     });
   }
+
+  // Marks are named in the words of the rubric.
+  const spaced = (reason) => (/^(\w+: )?score \d+ on /.test(reason) ? reason.replaceAll("_", " ") : reason);
 
   async function dropped(funnel, steps, state, place, move) {
     const group = funnel.groups[Number(state.reason)];
     if (!group) return;
     const more = group.shown < group.rows ? `, examples spread evenly over ${plural(group.rows, "row")}` : "";
     await paged({
-      place, move, id: "examples-title", title: `${steps.get(group.step)}: ${group.reason}`, note: state.source && Object.keys(group.sources).length > 1 ? "Of all prompt sets together." : null, pages: group.pages, page: Number(state.page),
+      place, move, id: "examples-title", title: `${steps.get(group.step)}: ${spaced(group.reason)}`, note: state.source && Object.keys(group.sources).length > 1 ? "Of all prompt sets together." : null, pages: group.pages, page: Number(state.page),
       told: (page) => `Rows ${range(funnel, page, group.shown)} shown${more}`,
       rows: (page) => {
         state.set({ page: String(page) });
@@ -115,7 +139,14 @@
       },
       side: "This row went",
       harmful: group.harmful,
+      linked: (row) => (SCORED.includes(group.step) ? h("a", { href: report.address("transcripts", { set: "scored", row: row.id }) }, "Transcript") : h("code", {}, `star1 passport ${passport(row, group)}`)),
     });
+  }
+
+  // Before the collection a row has no id but its place in its set; a look-alike has that of its original, and is there if it was written.
+  function passport(row, group) {
+    const kind = row.id.startsWith(row.source) ? "fetched" : group.step === "benign" && !group.harmful ? "benign" : "row";
+    return `${kind}:${row.id}`;
   }
 
   function range(funnel, page, all) {
@@ -123,9 +154,9 @@
   }
 
   // Rows with what they are like, page by page.
-  async function paged({ place, move, id, title, note, pages, page, told, rows, side, harmful }) {
+  async function paged({ place, move, id, title, note, pages, page, told, rows, side, harmful, linked }) {
     const body = h("ul", { class: "pairs" });
-    const pager = report.pager(pages, async (at) => body.replaceChildren(...(await rows(at)).map((row) => pair(row, side, harmful))), told);
+    const pager = report.pager(pages, async (at) => body.replaceChildren(...(await rows(at)).map((row) => pair(row, side, harmful, linked))), told);
     const heading = h("h3", { tabindex: "-1", id }, title);
     place.replaceChildren(heading, ...(note ? [h("p", { class: "note" }, note)] : []), h("div", { class: "tr-bar" }, pager.element, harmful && transcriptText.harmControl()), body);
     await pager.to(page || 0);
@@ -141,6 +172,7 @@
     const { training, benchmarks, cells } = funnel.contamination;
     const most = Math.max(1, ...cells.map((cell) => cell.any));
     const at = new Map(cells.map((cell, place) => [`${cell.training}/${cell.benchmark}`, { ...cell, place }]));
+    const sizes = new Map(cells.map((cell) => [cell.training, `of ${plural(cell.rows, "row")}`]));
     const open = (place) => {
       state.set({ near: String(place), nearpage: "" });
       return pairs(funnel, state, near, true);
@@ -149,9 +181,9 @@
       h("p", { class: "lead" }, "Rows of each training set that are equal to a benchmark's row, share words in a row with one, or are near to one by TF-IDF or embedding. Prompt sets are shown as they were fetched; the rows below them are what came of them."),
       h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Contamination matrix" },
         h("table", { class: "matrix", id: "matrix" },
-          h("caption", {}, h("span", {}, "Training rows near a benchmark", report.mark("data"), h("small", {}, "A number opens its pairs."))),
+          h("caption", {}, h("span", {}, "Training rows near a benchmark", report.mark("data"), h("small", {}, "Rows of the training set; a number opens its pairs."))),
           h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Training set"), benchmarks.map((one) => h("th", { scope: "col", class: "number" }, one)))),
-          h("tbody", {}, training.map((one) => h("tr", {}, h("th", { scope: "row" }, one), benchmarks.map((benchmark) => square(at.get(`${one}/${benchmark}`), most, open))))))),
+          h("tbody", {}, training.map((one) => h("tr", {}, h("th", { scope: "row" }, one, h("small", {}, sizes.get(one))), benchmarks.map((benchmark) => square(at.get(`${one}/${benchmark}`), most, open))))))),
     ];
   }
 
@@ -163,14 +195,14 @@
   }
 
   function measures(cell) {
-    return `exact ${cell.exact}, n-gram ${cell.ngram}, TF-IDF ${cell.tfidf}, embedding ${cell.embedding}; ${plural(cell.benchmark_rows, "row")} of the benchmark`;
+    return `${count(cell.exact)} the same text, ${count(cell.ngram)} with an n-gram in common, ${count(cell.tfidf)} near by TF-IDF, ${count(cell.embedding)} near by embedding; to ${plural(cell.benchmark_rows, "row")} of the benchmark`;
   }
 
   async function pairs(funnel, state, place, move) {
     const cell = funnel.contamination.cells[Number(state.near)];
     if (!cell || !cell.pairs) return;
     await paged({
-      place, move, id: "near-title", title: `${cell.training} beside ${cell.benchmark}`, note: `${plural(cell.any, "row")} of ${count(cell.rows)}: ${measures(cell)}.`,
+      place, move, id: "near-title", title: `${cell.training} beside ${cell.benchmark}`, note: `${count(cell.any)} of ${plural(cell.rows, "training row")}: ${measures(cell)}.`,
       pages: cell.pages, page: Number(state.nearpage),
       told: (page) => `Pairs ${range(funnel, page, cell.pairs)} shown`,
       rows: (page) => {
@@ -184,7 +216,7 @@
 
   // ---- a row, and the one that it is like ----
 
-  function pair(row, title, harmful) {
+  function pair(row, title, harmful, linked) {
     const told = facts(row).join("; ");
     const other = row.matched;
     const sides = other
@@ -193,7 +225,7 @@
     // As the transcripts do; a script that comes later, but long before anything is opened.
     const shown = harmful ? transcriptText.veil(`funnel\n${row.source}\n${row.id}`, sides) : sides;
     return h("li", { class: "pair" },
-      h("p", {}, row.id.startsWith(row.source) ? row.id : `${row.source} ${row.id}`, told && `: ${told}`),
+      h("p", {}, h("span", {}, row.id.startsWith(row.source) ? row.id : `${row.source} ${row.id}`, told && `: ${told}`), linked && linked(row)),
       shown);
   }
 

@@ -19,18 +19,26 @@
         ["headline", "Result in short", headline], ["what", "What was run", what], ["stand-ins", "Stand-ins", standIns],
         ["who", "Models and judges", who], ["costs", "Cost and time", costs], ["settings", "Settings", settings],
       ];
-      element.append(report.anchors("overview", parts));
+      element.append(h("p", { class: "lead" }, "STAR-1 makes data for safe reasoning: it gathers harmful prompts, lets a reasoning model answer them by a written policy, keeps the answers with full marks, fine-tunes models on them, and measures how safe and how able these are. This page shows one run, from the rates down to the single row."), report.anchors("overview", parts));
       for (const [id, title, show] of parts) part(element, id, title, show(run));
     },
   });
 
   function headline(run) {
+    const { read, chosen, look_alikes: alikes, tuned, answers, verdicts } = run.figures;
     return [
+      report.figures([
+        ["Prompts read", count(read), "from all prompt sets", "data"],
+        ["Rows chosen", count(chosen), "the final data set", "data"],
+        ["Look-alikes", count(alikes), "harmless rows against over-refusal", "data"],
+        ["Models", count(run.models.length), `${count(tuned)} of them fine-tuned here`, "results"],
+        ["Answers", count(answers), `to benchmarks, ${count(verdicts)} with a verdict`, "results"],
+      ]),
       table({
         caption: "Rates over all benchmarks of a purpose",
-        note: `Percent with ${percent(run.confidence, 0)} % interval; below it how many answers have a verdict. Unscored answers are in no rate.`,
+        note: `Percent with ${percent(run.confidence, 0)} % interval; below it how many of all answers have a verdict: the others are in no rate.`,
         about: "results",
-        columns: [name("Model", (row) => row.model), ...run.measures.map((measure) => number(measure, (row) => report.rate(row.rates[measure])))],
+        columns: [name("Model", (row) => row.model), ...run.measures.map((measure) => number(h("span", {}, measure, h("br"), h("small", {}, `${run.lower_is_better.includes(measure) ? "lower" : "higher"} is better`)), (row) => report.rate(row.rates[measure])))],
         rows: run.headline,
       }),
       h("p", {}, h("a", { href: report.address("results") }, "All results")),
@@ -88,9 +96,9 @@
   // ---- models and judges ----
 
   function who(run) {
-    const label = column("Who", (row) => h("span", {}, row.label, row.stand_in && h("span", { class: "stand-in" }, "stand-in")));
+    const label = column("Who", (row) => h("span", {}, row.label, row.stand_in && [" ", h("span", { class: "stand-in" }, "stand-in")]));
     const model = column("Model", (row) => row.model);
-    const end = column("Announced end", (row) => row.retires);
+    const end = column("Announced end of its model", (row) => row.retires);
     const thinking = (row) => (row.think === undefined ? null : row.think ? "trained on" : "left out");
     return [
       table({ caption: "Roles in making the data", columns: [name("Role", (row) => row.role), column("What it did", (row) => row.does), label, model, end], rows: run.roles }),
@@ -138,14 +146,17 @@
 
   function computing(rows) {
     const memory = (row) => (row.peak_mb ? row.peak_mb : row.peak_memory ? Math.round(row.peak_memory.resident_mib * 1.048576) : null);
-    return table({
-      caption: "Computing",
-      note: "“–” where it was not measured.",
-      columns: [
-        stage, number("Seconds", (row) => fixed(row.seconds, 1)), number("CPU hours", (row) => fixed(row.cpu_hours, 3)), number("GPU hours", (row) => fixed(row.gpu_hours, 3)),
+    const columns = [
+        stage, number("Seconds", (row) => fixed(row.seconds, row.seconds < 10 ? 2 : 1)), number("CPU hours", (row) => fixed(row.cpu_hours, 3)), number("GPU hours", (row) => fixed(row.gpu_hours, 3)),
         number("Tokens a second", (row) => (row.tokens_per_second ? count(Math.round(row.tokens_per_second)) : null)), number("Peak memory, MB", (row) => count(memory(row))),
         number("Energy, kWh", (row) => fixed(row.energy?.kwh, 3)), column("On", (row) => (row.devices ? row.devices.join(", ") : null)),
-      ],
+    ];
+    const empty = (one) => rows.every((row) => [null, undefined, "–"].includes(one.cell(row)));
+    const missing = columns.filter(empty).map((one) => one.title);
+    return table({
+      caption: "Computing",
+      note: `“–” where it was not measured.${rows.length && missing.length ? ` Nowhere measured: ${missing.join("; ")}.` : ""}`,
+      columns: columns.filter((one) => !rows.length || !empty(one)),
       rows,
     });
   }

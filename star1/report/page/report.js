@@ -106,8 +106,10 @@ const report = (() => {
     shown = { id: one.id, number };
     document.title = `${one.title} · STAR-1 report`;
     for (const link of document.querySelectorAll("#nav a")) {
-      if (link.dataset.id === one.id) link.setAttribute("aria-current", "page");
-      else link.removeAttribute("aria-current");
+      if (link.dataset.id === one.id) {
+        link.setAttribute("aria-current", "page");
+        link.scrollIntoView({ block: "nearest", inline: "nearest" }); // where not all of them fit
+      } else link.removeAttribute("aria-current");
     }
     const heading = h("h1", { tabindex: "-1" }, one.title);
     const element = h("div", { class: `section section-${one.id}` });
@@ -183,7 +185,12 @@ const report = (() => {
   // A mark for a number or table that rests on a stand-in; `about` is "data" or "results". Nothing where there is none.
   function mark(about) {
     const why = page.standIn[about];
-    return why ? h("span", { class: "stand-in", title: why }, "stand-in") : null;
+    return why ? [" ", h("span", { class: "stand-in", title: why }, "stand-in")] : null;
+  }
+
+  // The same for what others released, and no step of this run made.
+  function published() {
+    return [" ", h("span", { class: "published", title: "Rows that others released. Nothing of them was made in this run." }, "published")];
   }
 
   function banner() {
@@ -209,5 +216,5 @@ const report = (() => {
     await show();
   }
 
-  return { put, load, drop, script, h, append, section, address, go, note, onTheme, mark, start, get page() { return page; } };
+  return { put, load, drop, script, h, append, section, address, go, note, onTheme, mark, published, start, get page() { return page; } };
 })();

@@ -40,12 +40,12 @@
 
   // ---- rates ----
 
-  function rates({ main, ends, charts }) {
+  function rates({ main, ends, charts, lower_is_better: lower }) {
     const ending = new Map(ends.map((one) => [one.label, one]));
     const measures = unique(main.cells.map((cell) => cell.measure));
     return [
       ends.map(farewell),
-      measures.map((measure) => [block(main, measure, ending), charts.filter((one) => one.measure === measure).map((one) => chart(one, { about: "results" }))]),
+      measures.map((measure) => [block(main, measure, ending, lower), charts.filter((one) => one.measure === measure).map((one) => chart(one, { about: "results" }))]),
       averages(main), passes(main), seeds(main), others(main), unscored(main),
     ];
   }
@@ -62,13 +62,13 @@
   }
 
   // One measure: models by benchmarks.
-  function block(main, measure, ending) {
+  function block(main, measure, ending, lower) {
     const cells = main.cells.filter((cell) => cell.measure === measure);
     const at = new Map(cells.map((cell) => [`${cell.model}/${cell.benchmark}`, cell]));
     const told = unique(cells.flatMap((cell) => cell.judged || [])).join("; ");
     return table({
       caption: measure,
-      note: `Percent with ${level(main)} interval; below it the answers with a verdict, of all. Judged by ${told}.`,
+      note: `${lower.includes(measure) ? "Lower" : "Higher"} is better. Percent with ${level(main)} interval; below it how many of all answers have a verdict: the others are in no rate. Judged by ${told}.`,
       about: "results",
       columns: [
         name("Model", (model) => model),
@@ -130,7 +130,7 @@
       caption: "The other judges",
       about: "results",
       note: "On the same answers as the primary judge.",
-      columns: [name("Model", (row) => row.model), column("Benchmark", (row) => row.benchmark), column("Judge", (row) => row.judge), column("Measure", (row) => row.measure), number("Rate", rate, { sort: (row) => row.value })],
+      columns: [name("Model", (row) => row.model), column("Benchmark", (row) => row.benchmark), column("Judge", (row) => row.judge), column("Measure", (row) => row.measure), number("Rate, %", rate, { sort: (row) => row.value })],
       rows: main.others,
     }));
   }
@@ -162,24 +162,24 @@
 
   // ---- paired ----
 
-  function paired({ main, paired: found }) {
+  function paired({ main, paired: found, lower_is_better: lower }) {
     return [
       h("p", { class: "lead" }, `Every run against its base model, on the items that both have a verdict on. Differences in percentage points with ${level(main)} interval; Holm's correction is over the benchmarks of a pair.`),
       table({
         caption: "Paired comparisons",
         about: "results",
-        note: "Detectable: the smallest difference that these pairs would have shown.",
+        note: "Gained, lost: items on which the run alone, or the base model alone, does what is counted. Detectable: the smallest difference that so many items would have shown. Both verdicts: items on which both have one, of all.",
         group: (row) => `${row.run} against ${row.base}`,
         columns: [
-          name("Benchmark", (row) => row.benchmark ?? `average ${row.average}`),
-          number("Base", (row) => percent(row.base_value)),
-          number("Run", (row) => percent(row.run_value)),
-          number("Difference", difference),
+          name("Benchmark", (row) => h("span", {}, row.benchmark ?? `average ${row.average}`, lower.includes(row.measure) && [h("br"), small("lower is better")])),
+          number("Base, %", (row) => percent(row.base_value)),
+          number("Run, %", (row) => percent(row.run_value)),
+          number("Difference, points", difference),
           number("p", (row) => chance(row.p)),
           number("p, Holm", (row) => chance(row.p_holm)),
           number("Gained / lost", (row) => (row.gained === undefined || row.gained === null ? null : `${count(row.gained)} / ${count(row.lost)}`)),
-          number("Detectable", (row) => (row.detectable ? percent(row.detectable) : null)),
-          number("Pairs", scored),
+          number("Detectable, points", (row) => (row.detectable ? percent(row.detectable) : null)),
+          number("Both verdicts", scored),
         ],
         rows: found.comparisons,
       }),
@@ -222,9 +222,9 @@
         name("Published row", (row) => row.model),
         column("Benchmark", (row) => row.benchmark),
         column("Our model", (row) => row.ours),
-        number("Ours", (row) => ("value" in row ? rate(row) : null)),
-        number("Published", (row) => percent(row.published)),
-        number("Difference", (row) => ("value" in row ? `${signed(row.difference)}${row.inside ? "" : " *"}` : null)),
+        number("Ours, %", (row) => ("value" in row ? rate(row) : null)),
+        number("Published, %", (row) => percent(row.published)),
+        number("Difference, points", (row) => ("value" in row ? `${signed(row.difference)}${row.inside ? "" : " *"}` : null)),
         column("Not compared, because", (row) => row.why ?? null),
       ],
       rows,
@@ -293,10 +293,10 @@
         group: (row) => `${row.model}, ${row.benchmark}`,
         columns: [
           name("Step", (row) => row.step),
-          number("Rate", rate),
-          number("Difference to the step before", (row) => (row.difference ? difference(row.difference) : row.before ? small(row.why) : null)),
+          number("Rate, %", rate),
+          number("Difference to the step before, points", (row) => (row.difference ? difference(row.difference) : row.before ? small(row.why) : null)),
           number("p", (row) => row.difference && chance(row.difference.p)),
-          number("Pairs", (row) => row.difference && scored(row.difference)),
+          number("Both verdicts", (row) => row.difference && scored(row.difference)),
           column("Judged by", (row) => row.judged.join("; ")),
         ],
         rows: found.rungs,
@@ -311,6 +311,7 @@
       table({
         caption: found.title,
         about: "data",
+        note: `In brackets where ${percent(found.confidence, 0)} % of the trials lie. By chance: what as many rows drawn at random would give. Jaccard: rows in both, of the rows in either.`,
         columns: [name("Change", (row) => row.change), number("Trials", (row) => count(row.trials)), number("Of the chosen rows, stay, %", spread), number("By chance, %", (row) => percent(row.chance)), number("Jaccard", (row) => row.jaccard.mean.toFixed(3))],
         rows: found.changes,
       }),

@@ -18,7 +18,7 @@ const transcriptRow = (() => {
     const view = { ...context, row, key, terms: data.terms(new URLSearchParams(context.list.args).get("q") || ""), veiled: `${set.of || set.name}\n${key}` };
     const prompt = await data.texts(set, "prompts", row);
     const parts = set.kind === "evaluation" ? await evaluation(view, prompt) : await training(view, prompt);
-    const title = h("h2", { class: "tr-title", tabindex: "-1" }, h("bdi", {}, key));
+    const title = h("h2", { class: "tr-title", tabindex: "-1" }, set.kind === "training" ? ["Row ", h("bdi", {}, key), " of ", h("bdi", {}, set.name)] : h("bdi", {}, key));
     report.append(element, [steps(view), h("div", { class: "tr-bar" }, title, h("span", { class: "tr-tools" }, passportLink(view), copyLink(view), context.harmControl())), parts]);
     if (!element.contains(document.activeElement)) title.focus({ preventScroll: true });
     if (state.passport) {
@@ -145,7 +145,7 @@ const transcriptRow = (() => {
     const rows = column.judges.map((judge, n) => {
       const word = judge.codes[at] ? set.said[judge.codes[at] - 1] : "not judged";
       return h("li", {}, h("div", {}, h("bdi", { class: "tr-judge" }, judge.name), text.chip(group.purpose, word), beside((one.judged || [])[n])),
-        h("small", {}, `${judge.judge}; ${judge.kind}, shown the ${judge.view}; scored ${coverage(set, column, judge)} of ${group.benchmark}`, judge.primary ? "; the tables are made of it" : "", judge.retires ? `; its model ends on ${judge.retires}` : ""));
+        h("small", {}, `${judge.judge} as ${judge.kind} judge, shown the ${judge.view}; has a verdict on ${coverage(set, column, judge)} answers to ${group.benchmark}`, judge.primary ? "; the one that the tables are made of" : "", judge.retires ? `; its model ends on ${judge.retires}` : ""));
     });
     return h("div", {}, differ ? h("p", { class: "tr-note" }, "The judges disagree.") : null, h("ul", { class: "tr-judges", "aria-label": "Verdicts" }, rows));
   }
@@ -191,15 +191,15 @@ const transcriptRow = (() => {
     const { set, row } = view;
     const [answer] = await data.texts(set, "answers", row);
     const categories = set.category[row].map((n) => set.categories[n]);
-    const marks = Object.entries(set.marks).filter(([, column]) => column[row] >= 0).map(([name, column]) => [readable(name), h("span", {}, column[row], report.mark("data"))]);
+    const marks = Object.entries(set.marks).filter(([, column]) => column[row] >= 0).map(([name, column]) => [readable(name), h("span", {}, column[row], set.published ? null : report.mark("data"))]);
     const within = Object.entries(set.subsets).filter(([, rows]) => rows.includes(row)).map(([name]) => name);
-    const facts = [["Source", set.sources[set.source[row]]], ["Categories", categories.join(", ")], ...marks, ["In", within.join(", ")], ["Left out because", readable(prompt.left_out || "")]];
+    const facts = [["Set", set.published && h("span", {}, set.name, report.published())], ["Source", set.sources[set.source[row]]], ["Categories", categories.join(", ")], ...marks, ["Chosen for", within.join(", ")], ["Left out because", readable(prompt.left_out || "")]];
     return [
-      factTable("About the row", facts.filter(([, value]) => value !== "" && value !== undefined)),
+      factTable("About the row", facts.filter(([, value]) => value !== "" && value !== undefined && value !== false)),
       h("section", { class: "tr-prompt", "aria-label": "Question" }, h("h3", {}, "Question"), hide(view, prompt.question, "Question"),
         prompt.original !== undefined && h("details", {}, h("summary", {}, "Made from the harmful question"), text.veil(view.veiled, text.block(prompt.original, "Original question", view.terms)), madeFrom(view))),
       h("article", { class: "tr-answer", "aria-label": "Response" }, thinking(view, "thinking", 0, false, false), h("h4", {}, "Answer"), hide(view, answer.answer, "Answer")),
-      h("details", { class: "tr-passport" }, h("summary", {}, "Passport"), commands([[`${set.passport}:${set.ids[row]}`, "where the row is from, who wrote and scored it, and what was trained on it"]])),
+      h("details", { class: "tr-passport" }, h("summary", {}, "Passport"), commands([[`${set.passport}${set.ids[row]}`, set.published ? "where the row is from, and what was trained on it" : "where the row is from, who wrote and scored it, and what was trained on it"]])),
     ];
   }
 

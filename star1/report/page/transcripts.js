@@ -71,7 +71,7 @@
 
   function setControl(state, catalogue, changed) {
     const list = h("select", { name: "set", onchange: () => changed(list.value) }, catalogue.sets.map((one) =>
-      h("option", { value: one.name }, `${one.kind === "evaluation" ? "answers to benchmarks" : `training rows: ${one.name}`} (${report.count(one.rows)})`)));
+      h("option", { value: one.name }, `${one.kind === "evaluation" ? "answers to benchmarks" : `${one.published ? "published" : "training"} rows: ${one.name}`} (${report.count(one.rows)})`)));
     list.value = state.set;
     return h("label", {}, "Data set", list);
   }
@@ -185,6 +185,7 @@
       h("details", { class: "tr-filters", open: !matchMedia(NARROW).matches || FILTERS.some((name) => state[name]) }, h("summary", {}, "Filters"), controls,
         evaluation && h("fieldset", { class: "tr-ticks" }, h("legend", {}, "Only rows with"), FLAGS.map(([name, title]) => tick(name, title, Boolean(state[name]), (on) => changed(name, on ? "1" : ""))))),
       h("div", { class: "tr-bar" }, status, progress, text.harmControl()),
+      h("p", { class: "note" }, legend(set), h("span", { class: "tr-narrow" }, told(set))),
       heads(set, state),
       list,
       pages,
@@ -209,8 +210,17 @@
   // More columns than fit beside a prompt stand below it.
   const many = (state) => (state.models.length > MOST_COLUMNS ? " tr-many" : "");
 
+  const told = (set) => (set.published ? report.published() : report.mark(set.kind === "evaluation" ? "results" : "data"));
+
+  // What the column beside the prompts says.
+  function legend(set) {
+    if (set.kind === "evaluation") return "Beside each prompt what the primary judge said of each model's answer. ✓ is what one hopes for given the purpose of the prompt, ✗ is not, ◐ lies between, – has no verdict and counts in no rate.";
+    const marks = Object.keys(set.marks).map(readable);
+    return marks.length > 0 && `Marks in this order: ${marks.join(" · ")}.`;
+  }
+
   function heads(set, state) {
-    const columns = set.kind === "evaluation" ? state.models.map((name) => h("span", {}, h("bdi", {}, name), report.mark("results"))) : h("span", {}, "Marks", report.mark("data"));
+    const columns = set.kind === "evaluation" ? state.models.map((name) => h("span", {}, h("bdi", {}, name), told(set))) : h("span", {}, "Marks", told(set));
     return h("div", { class: `tr-heads${set.kind === "evaluation" ? many(state) : " tr-training"}`, "aria-hidden": "true" }, h("span", {}, set.kind === "evaluation" ? "Prompt" : "Question"), columns);
   }
 

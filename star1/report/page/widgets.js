@@ -37,13 +37,15 @@
         document.getElementById(`${id}-title`).focus();
       } }, title))));
 
-  report.figures = (items, about) =>
-    h("dl", { class: "figures" }, items.map(([name, value, note]) =>
+  // items: [[name, value, note, what it rests on], ...]
+  report.figures = (items) =>
+    h("dl", { class: "figures" }, items.map(([name, value, note, about]) =>
       h("div", {}, h("dt", {}, name, about && report.mark(about)), h("dd", {}, value, note && h("small", {}, note)))));
 
   // ---- tables ----
 
-  // columns: [{title, cell(row) -> text or element, number, sort(row), head: true for the row's name, wide}]
+  // columns: [{title, cell(row, grouped) -> text or element, number, sort(row), head: true for the row's name, wide}]
+  // group(row): the heading that it stands under, until the table is sorted.
   report.table = ({ caption, note, about, columns, rows, group, id }) => {
     const sortable = columns.some((column) => column.sort);
     const body = h("tbody");
@@ -62,9 +64,9 @@
       fill([...rows].sort((a, b) => compare(of(a), of(b))), false);
     }
 
-    function line(row) {
+    function line(row, grouped) {
       return h("tr", {}, columns.map((column) => {
-        const content = column.cell(row);
+        const content = column.cell(row, grouped);
         const shown = content === null || content === undefined ? "–" : content;
         const attributes = { class: [column.number && "number", column.wide && "wide", content === null && "none"].filter(Boolean).join(" ") || null };
         return column.head ? h("th", { scope: "row", ...attributes }, shown) : h("td", attributes, shown);
@@ -79,7 +81,7 @@
           last = group(row);
           lines.push(h("tr", { class: "group" }, h("th", { colspan: columns.length, scope: "rowgroup" }, last)));
         }
-        lines.push(line(row));
+        lines.push(line(row, grouped && group));
       }
       body.replaceChildren(...lines);
     }
@@ -108,15 +110,25 @@
     return found;
   }
 
-  function look(width) {
+  // The names in a chart's legend.
+  function named(value) {
+    if (value === null || typeof value !== "object") return null;
+    return (value.legend && value.legend.values) || Object.entries(value).reduce((found, [key, one]) => found || (key === "data" ? null : named(one)), null);
+  }
+
+  function look(width, spec) {
     const c = colours();
     const font = getComputedStyle(document.body).fontFamily;
-    const axis = { labelColor: c.quiet, titleColor: c.quiet, gridColor: c.line, domainColor: c.line, tickColor: c.line, labelFont: font, titleFont: font, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 400, labelLimit: Math.max(100, Math.min(300, 0.46 * width)), titlePadding: 8, labelPadding: 5 };
+    const narrow = innerWidth < 640; // px, as in style.css
+    const axis = { labelColor: c.quiet, titleColor: c.quiet, gridColor: c.line, domainColor: c.line, tickColor: c.line, labelFont: font, titleFont: font, labelFontSize: narrow ? 11 : 12, titleFontSize: narrow ? 11 : 12, titleFontWeight: 400, labelLimit: Math.max(100, Math.min(300, (narrow ? 0.54 : 0.46) * width)), titlePadding: 8, labelPadding: 5, labelSeparation: 8 };
+    const longest = Math.max(1, ...(named(spec) || []).map((name) => name.length));
     return {
       background: null,
       font,
       axis,
-      legend: { labelColor: c.ink, titleColor: c.quiet, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 400, labelLimit: 220, symbolOpacity: 1, symbolStrokeWidth: 2 },
+      axisX: { titleAnchor: narrow ? "end" : "middle" }, // where the plot is narrow, there is room to its left
+      // It stands above the plot alone, whose width is not known before.
+      legend: { labelColor: c.ink, titleColor: c.quiet, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 400, columns: narrow ? 1 : Math.max(1, Math.min(6, Math.floor((0.75 * width) / (8 * longest + 34)))), labelLimit: Math.max(100, 0.6 * width), symbolOpacity: 1, symbolStrokeWidth: 2 },
       title: { color: c["warn-ink"], fontSize: 12, fontWeight: 600, anchor: "start", offset: 6 },
       view: { stroke: null },
       mark: { color: c["series-1"] },
@@ -149,9 +161,12 @@
   }
 
   // A chart from its Vega-Lite specification, {spec, title, note, says}: `says` tells in words what it shows.
-  report.chart = (chart, { about, table } = {}) => {
+  // `chosen(datum)`: what happens when one of its marks is clicked; never the only way to get there.
+  report.chart = (chart, { about, table, chosen } = {}) => {
     const place = h("div", { class: "chart", role: "img", "aria-label": chart.says });
-    const figure = h("figure", {}, h("figcaption", {}, chart.title, about && report.mark(about), chart.note && h("small", {}, chart.note)), place,
+    const wide = chart.columns > 9; // room for each column's name
+    if (wide) place.style.minWidth = `${12 + 1.7 * chart.columns}rem`;
+    const figure = h("figure", {}, h("figcaption", {}, chart.title, about && report.mark(about), chart.note && h("small", {}, chart.note)), wide ? h("div", { class: "scroll bare", tabindex: "0", role: "region", "aria-label": chart.title }, place) : place,
       table && h("details", {}, h("summary", {}, "The numbers as a table"), table));
     let view = null;
     let width = 0;
@@ -165,7 +180,8 @@
       const spec = paint(chart.spec, colours());
       if (about && report.page.standIn[about]) spec.title = "Stand-in: no finding about any model";
       // `ast`: expressions are interpreted, so the page needs no leave to make code from text.
-      view = await vegaEmbed(place, spec, { actions: false, ast: true, config: look(width), defaultStyle: false, hover: false, renderer: "svg", tooltip: hint });
+      view = await vegaEmbed(place, spec, { actions: false, ast: true, config: look(width, spec), defaultStyle: false, hover: false, renderer: "svg", tooltip: hint });
+      if (chosen) view.view.addEventListener("click", (_, item) => item && item.datum && chosen(item.datum));
       place.dataset.drawn = "true";
     }
 
