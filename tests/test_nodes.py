@@ -28,7 +28,7 @@ from star1.workflow.lookups import Params
 from star1.workflow.needs import Needs
 from tests import cluster, spread
 from tests.conftest import ROOT
-from tests.micro import base_and_rows, small_settings
+from tests.micro import ROWS, base_and_rows, small_settings
 from tests.test_sharding import ENVIRONMENT, LIMIT_S, after, flags
 from tests.test_slurm import Run, log_of, set_params, small_project
 
