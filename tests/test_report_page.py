@@ -585,3 +585,26 @@ def test_tables_are_sorted_on_request(visit: Visit) -> None:
     assert page.locator("#reasons-table th[aria-sort=ascending]").count() == 1
     page.click("#reasons-table th button")
     assert [int(row[1]) for row in cells_of(page, "#reasons-table")[1:]] == sorted(numbers, reverse=True)
+
+
+# Row headings that are too narrow for words, and texts of charts that reach beyond the chart, where they cannot be seen.
+SQUEEZED = """[...document.querySelectorAll("table:not(.facts) tbody th[scope=row]")]
+  .filter((one) => one.offsetParent && one.offsetWidth < 120).map((one) => one.textContent)"""
+CUT_OFF = """[...document.querySelectorAll(".chart")].flatMap((chart) => {
+  const box = chart.getBoundingClientRect();
+  return [...chart.querySelectorAll("svg text")].filter((one) => {
+    const own = one.getBoundingClientRect();
+    return own.width && (own.left < box.left - 1 || own.right > box.right + 1);
+  }).map((one) => one.textContent);
+})"""
+
+
+@pytest.mark.parametrize("section", ["overview", "funnel", "data", "results"])
+def test_nothing_is_squeezed_or_cut_off_on_a_narrow_screen(opened: Any, report: Path, section: str) -> None:
+    made = Visit(opened, report, viewport={"width": 375, "height": 800})
+    page = made.go(section)
+    made.draw_all()
+    assert (page.evaluate(SQUEEZED), page.evaluate(CUT_OFF)) == ([], [])
+    if section == "funnel":  # what opens the rows is in sight
+        assert page.locator("#reasons-table button[data-reason]").first.bounding_box()["x"] < 375 - 30
+    made.context.close()

@@ -68,7 +68,9 @@ def heatmap(rows: Sequence[Row], categories: Sequence[str], sources: Sequence[st
     layers = [base.mark_rect(strokeWidth=0).encode(color=color)]
     if len(sources) <= MOST_NUMBERED:
         layers.append(base.mark_text().encode(text=alt.Text("labels:Q", format=",")))
-    made = alt.layer(*layers).properties(width="container", height=28 * len(categories))
+    # To the right the last column's name leans out of the plot, which the fitted width does not count.
+    padding = {"left": 5, "top": 5, "bottom": 5, "right": 16}
+    made = alt.layer(*layers).properties(width="container", height=28 * len(categories), padding=padding)
     top = max(rows, key=lambda row: row["labels"], default=None)
     said = f"{len(categories)} categories in {len(sources)} prompt sets"
     said += f"; the largest cell is {top['category']} in {top['source']} with {top['labels']:,} labels." if top else "."

@@ -185,7 +185,7 @@
       h("details", { class: "tr-filters", open: !matchMedia(NARROW).matches || FILTERS.some((name) => state[name]) }, h("summary", {}, "Filters"), controls,
         evaluation && h("fieldset", { class: "tr-ticks" }, h("legend", {}, "Only rows with"), FLAGS.map(([name, title]) => tick(name, title, Boolean(state[name]), (on) => changed(name, on ? "1" : ""))))),
       h("div", { class: "tr-bar" }, status, progress, text.harmControl()),
-      h("p", { class: "note" }, legend(set), h("span", { class: "tr-narrow" }, told(set))),
+      h("p", { class: "note" }, legend(set), h("span", { class: "tr-narrow" }, origin(set))),
       heads(set, state),
       list,
       pages,
@@ -210,7 +210,7 @@
   // More columns than fit beside a prompt stand below it.
   const many = (state) => (state.models.length > MOST_COLUMNS ? " tr-many" : "");
 
-  const told = (set) => (set.published ? report.published() : report.mark(set.kind === "evaluation" ? "results" : "data"));
+  const origin = (set) => (set.published ? report.published() : report.mark(set.kind === "evaluation" ? "results" : "data"));
 
   // What the column beside the prompts says.
   function legend(set) {
@@ -220,7 +220,7 @@
   }
 
   function heads(set, state) {
-    const columns = set.kind === "evaluation" ? state.models.map((name) => h("span", {}, h("bdi", {}, name), told(set))) : h("span", {}, "Marks", told(set));
+    const columns = set.kind === "evaluation" ? state.models.map((name) => h("span", {}, h("bdi", {}, name), origin(set))) : h("span", {}, "Marks", origin(set));
     return h("div", { class: `tr-heads${set.kind === "evaluation" ? many(state) : " tr-training"}`, "aria-hidden": "true" }, h("span", {}, set.kind === "evaluation" ? "Prompt" : "Question"), columns);
   }
 
