@@ -270,6 +270,19 @@ def test_released_artifacts_are_complete_after_a_bare_pull(tmp_path: Path, link:
         assert kinds["training row"] == 160
 
 
+def test_the_readme_shows_the_released_figures() -> None:
+    cells = json.loads((ROOT / "results/tables/main.json").read_text())["cells"]
+    text = (ROOT / "README.md").read_text()
+    for purpose, row in (("harmful", "| 104 harmful prompts"), ("benign", "| 70 benign look-alikes")):
+        found = {one["model"]: one for one in cells if one["purpose"] == purpose and one["benchmark"] == "all"}
+        told = [
+            f"{100 * one['value']:.1f} [{100 * one['low']:.1f}, {100 * one['high']:.1f}], {one['n']}/{one['total']}"
+            for one in (found[model] for model in ("tiny", "star1", "star1+benign"))
+        ]
+        (line,) = (line for line in text.splitlines() if line.startswith(row))
+        assert line.split(" | ", 1)[1] == " | ".join(told) + " |"
+
+
 def test_released_store_is_small() -> None:
     """What a clone has to carry for it: git compresses each file by itself."""
     files = [path.read_bytes() for path in (ROOT / "dvc-store").rglob("*") if path.is_file()]
