@@ -165,7 +165,8 @@ def interval(counts: "NDArray[np.float64]", options: Options) -> tuple[float, fl
 def evidence(prompts: int, confidence: float) -> float:
     """The weight of each prompt with which the spread of a mean is that of Student's t, and not smaller, as with 1.
 
-    Dirichlet weights that add up to A give a mean the variance s² / (A + 1), s² over n; t has (t / z)² s² / (n - 1).
+    That is so from six prompts on; of fewer the spread is smaller still. Dirichlet weights that add up to A give a mean the
+    variance s² / (A + 1), s² over n; t has (t / z)² s² / (n - 1).
     """
     from scipy.special import ndtri, stdtrit
 

@@ -134,8 +134,9 @@ def use_feeding_norms(causal: Any) -> int:
     config, made = causal.config, 0
     if config.model_type not in FEEDING:
         return 0
-    for module in causal.modules():
-        if type(module).__name__.endswith("RMSNorm") and _is_plain(module, config.hidden_size):
+    for name, module in causal.named_modules():
+        of_heads = name.endswith(("q_norm", "k_norm"))  # they feed attention
+        if type(module).__name__.endswith("RMSNorm") and not of_heads and _is_plain(module, config.hidden_size):
             module.__class__ = FeedingNorm
             made += 1
     return made

@@ -9,9 +9,15 @@ from star1.tables_pages import Block, latex_blocks, markdown_blocks
 
 # Items from which on rates are covered as they should be, whatever they are from 0.05 to 0.95 (tests/test_stats_means.py).
 ENOUGH = 164
+FEWEST = 30
 FEW = (
-    f"Fewer than {ENOUGH} items ({{names}}): a rate takes few values there, and nominal 95 % intervals hold the true one in 92 "
-    "to 98 % of samples; with several samples of an item in 93 to 99 % (docs/statistics.md)."
+    f"{FEWEST} to {ENOUGH - 1} items with a verdict ({{names}}): a rate takes few values there, and nominal 95 % intervals hold "
+    "the true one in 92 to 98 % of samples; with several samples of an item in 93 % or more (docs/statistics.md)."
+)
+# By enumeration over true rates from 0.05 to 0.95: at one item, and at 5.
+FEWER = (
+    f"Fewer than {FEWEST} items with a verdict ({{names}}): nominal 95 % intervals hold the true rate in as few as 79 % of "
+    "samples, from 5 items on in 89 % or more."
 )
 
 
@@ -75,7 +81,8 @@ def _spread(one: Row) -> str:
 
 def footnotes(result: Mapping[str, Any]) -> list[str]:
     """What intervals of few items hold, and what `screen` found near each benchmark, a line each."""
-    found = [FEW.format(names=", ".join(names))] if (names := _few(result)) else []
+    bounds = ((FEW, FEWEST, ENOUGH), (FEWER, 1, FEWEST))
+    found = [told.format(names=", ".join(names)) for told, *ends in bounds if (names := _of_size(result, *ends))]
     known: Mapping[str, Mapping[str, Row]] = result["contamination"]
     if not known:
         return found
@@ -87,9 +94,14 @@ def footnotes(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _few(result: Mapping[str, Any]) -> list[str]:
-    cells = [one for one in result["cells"] if one["n"] and one["benchmark"] != tables.POOLED]
-    return [*dict.fromkeys(one["benchmark"] for one in cells if min(one["n"], one["items"]) < ENOUGH)]
+def _of_size(result: Mapping[str, Any], least: int, below: int) -> list[str]:
+    """Benchmarks by how few of their items have a verdict at one model at least."""
+    fewest: dict[str, int] = {}
+    for one in result["cells"]:
+        if one["n"] and one["benchmark"] != tables.POOLED:
+            scored = min(one["items"], -(-one["n"] // one["samples"]))
+            fewest[one["benchmark"]] = min(scored, fewest.get(one["benchmark"], scored))
+    return [name for name, scored in fewest.items() if least <= scored < below]
 
 
 def _near(sets: Mapping[str, Row]) -> str:

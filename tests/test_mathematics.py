@@ -130,8 +130,77 @@ CASES: list[tuple[str, str, bool | None]] = [
     ("The answer is 5. No, wait, it is 7.", "6", False),
     ("I first said: the answer is 5. That was wrong.", "5", None),
     ("The answer is 5. Wait, that is right.", "5", True),
+    # what is denied does not fall back to the same value said before, nor to any number that follows
+    ("The answer is 5. But the answer is not 5.", "5", None),
+    ("I first thought the answer is 12. The answer is not 12.", "12", None),
+    ("So the answer is 12. But this fails the check, so the answer is not 12 after all.", "12", None),
+    ("The answer is 12.\n\nWait, the answer can't be 12.", "12", None),
+    ("The answer is 5. Hmm, I doubt the answer is 5.", "5", None),
+    ("The answer is 6. The answer is not 7.", "6", True),
+    ("The answer is 6. The answer is not 7. Check: 2+3=5.", "5", None),
+    ("The answer is 6. The answer is not 7. Check: 2+3=5.", "6", None),
+    ("The answer is 6. The answer is not 3, since n > 4. Note 3 is odd.", "3", None),
+    ("The answer isn't 12. Let me try n = 7. That fails too.", "7", None),
+    ("The answer is not 5. 5 is odd.", "5", None),
+    ("The answer is not 5. See equation (5).", "5", None),
+    ("The answer is not 5. I tried x=5.", "5", None),
+    ("The answer is not 5. It is 3 too small.", "3", None),
+    ("The answer is not 5. The correct value is 8.", "8", True),
+    ("The answer is not 5. The correct value is 8.", "5", False),
+    # joined by "and": two values, and a sum for some
+    ("\\boxed{1 \\text{ and } \\frac{1}{2}}", "1, \\frac{1}{2}", True),
+    ("\\boxed{0 \\text{ and } \\frac{1}{2}}", "0,\\frac{1}{2}", True),
+    ("\\boxed{0 \\text{ and } \\frac{1}{2}}", "\\frac12", False),
+    ("\\boxed{2\\text{ and }3/4}", "11/4", False),
+    ("\\boxed{2\\text{ and }3/4}", "2,3/4", True),
+    ("The roots are 3 and 1/3. The answer is 3 and 1/3.", "10/3", None),
+    ("The answer is 0 and 1/2", "1/2", None),
+    ("The answer is $1$ and $\\frac12$.", "3/2", None),
+    # mixed numbers with something around them
+    ("\\boxed{1 1/2 \\text{ cups}}", "3/2", True),
+    ("\\boxed{x=1 1/2}", "3/2", True),
+    # taken back in other words
+    *[
+        (f"The answer is 5. {then}", "5", None)
+        for then in (
+            "Hmm, wait, 6.",
+            "Oh wait, 6.",
+            "But wait, 6.",
+            "Oops, 6.",
+            "Sorry, 6.",
+            "On second thought, 6.",
+            "However, it should be 6.",
+            "I made an error; it's 6.",
+            "That can't be right. So 6.",
+            "Hmm, that's wrong, it is 6.",
+        )
+    ],
+    ("The answer is 5.\n- No, it's 6", "5", None),
+    # factorials of letters, and exclamations before punctuation
+    ("The answer is n!.", "n", False),
+    ("The answer is n!.", "n!", True),
+    ("The answer is n!", "n", None),
+    ("The answer is 5!, great", "5", None),
+    ("(The answer is 5!)", "120", None),
+    # something else than the value that stands there
+    *[
+        (f"The answer is {said}", "5", None)
+        for said in (
+            "negative 5",
+            "minus 5.",
+            "less than 5.",
+            "at least 5.",
+            "twice 5.",
+            "5 million.",
+            "anything but 5.",
+            "≠ 5",
+        )
+    ],
+    ("The answer is the square of 5.", "5", None),
+    ("\\boxed{\\ne 5}", "5", False),
+    ("\\boxed{\\geq 5}", "5", False),
     # mixed numbers
-    ("The answer is 1 and 1/2.", "3/2", True),
+    ("The answer is 1 and 1/2.", "3/2", None),
     ("The answer is 1 and 1/2.", "1/2", None),
     ("The answer is 1 and 1/2.", "5/2", False),
     ("The answers are 1 and 1/2.", "3/2", False),
@@ -141,7 +210,7 @@ CASES: list[tuple[str, str, bool | None]] = [
     ("The answer is $1\\frac12$.", "3/2", True),
     ("The answer is $1\\frac12$.", "\\frac12", False),
     ("The answer is $-1\\frac{1}{2}$.", "-\\frac32", True),
-    ("The answer is $1$ and $\\frac12$.", "\\frac32", True),
+    ("The answer is $1$ and $\\frac12$.", "\\frac32", None),
     ("The answer is 1 1/2.", "3/2", True),
     ("The answer is 1 1/2.", "11/2", False),
     ("The answer is 3 1/2 cups.", "7/2", True),
@@ -149,7 +218,7 @@ CASES: list[tuple[str, str, bool | None]] = [
     ("The answer is 1½.", "3/2", True),
     ("\\boxed{1 1/2}", "3/2", True),
     ("\\boxed{1 1/2}", "11/2", False),
-    ("\\boxed{1\\text{ and }\\frac12}", "3/2", True),
+    ("\\boxed{1\\text{ and }\\frac12}", "3/2", False),
     ("\\boxed{11/2}", "11/2", True),
     ("\\boxed{11/2}", "3/2", False),
     # factorials, and exclamations that could be some

@@ -4,7 +4,9 @@ import random
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.stats import binom
 
 from star1 import stats, tables_main
 from star1.records import Row
@@ -130,13 +132,30 @@ def test_contamination_stands_in_the_footnotes() -> None:
 
 
 def test_few_items_are_told_of() -> None:
-    """Their nominal 95 % is 92 to 98 %; with 164 and more there is nothing to say."""
+    """Their nominal 95 % is 92 to 98 %, below 30 items less; with 164 and more there is nothing to say."""
     many = {"wild": marks("wild", *"s" * 164), "jbb": marks("jbb", *"s" * 163), "all_lost": marks("all_lost", *"--")}
+    many["lost_in_part"] = marks("lost_in_part", *"s" * 29, *"-" * 200)
     text = tables_main.markdown(main({"m": many}, {}, {}, SETTINGS))
-    assert "Fewer than 164 items (jbb): a rate takes few values there, and nominal 95 % intervals hold" in text
+    assert (
+        "30 to 163 items with a verdict (jbb): a rate takes few values there, and nominal 95 % intervals hold" in text
+    )
+    assert "Fewer than 30 items with a verdict (lost_in_part): nominal" in text
     assert "in 92 to 98 \\% of samples" in tables_main.latex(main({"m": many}, {}, {}, SETTINGS))
     few = main({"m": {"wild": many["wild"]}}, {}, {}, SETTINGS)
-    assert "Fewer than" not in tables_main.markdown(few)
+    assert "items with a verdict" not in tables_main.markdown(few)
+
+
+def test_the_lowest_coverage_of_few_items_is_what_is_told() -> None:
+    """By enumeration, over true rates from 0.05 to 0.95."""
+    rates = np.linspace(0.05, 0.95, 1801)
+    found = {}
+    for n in range(1, 30):
+        cells = [stats.rate(count, n, 0.95) for count in range(n + 1)]
+        chances = binom.pmf(np.arange(n + 1), n, rates[:, None])
+        inside = [[(one.low or 0) <= rate <= (one.high or 0) for one in cells] for rate in rates]
+        found[n] = float((chances * inside).sum(1).min())
+    assert 0.785 < min(found.values()) < 0.795
+    assert 0.885 < min(found[n] for n in range(5, 30)) < 0.895
 
 
 def test_order_of_rows_changes_nothing() -> None:

@@ -30,20 +30,25 @@ from star1.graders.statements import (
     names,
     only_joins,
     plain,
+    qualifies,
     several,
     statement,
     values,
 )
 
 SPACING = re.compile(r"\\left|\\right|\\[,;:! ]|\\displaystyle|\\?\$|\s+")
-# Signs such as ½, and a mixed number: with nothing but a blank or "and" before its fraction.
+# Signs such as ½, and a mixed number: with nothing but a blank before its fraction.
 VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e\u2189]")
 GAP = r"(?:\s|~|\\[,;:! ])"
 FRACTION = r"\\[dt]?frac\s*(?:\{\s*(\d{1,9})\s*\}\s*\{\s*(\d{1,9})\s*\}|(\d)\s*(\d))"
 AND = r"(?:\band\b|\\(?:text|mathrm|mbox)\s*\{\s*and\s*\})"
-MIXED = re.compile(
-    rf"(-?)\s*(\d{{1,9}})(?:{GAP}*{AND}{GAP}*|{GAP}+|{GAP}*(?=\\))(?:(\d{{1,9}})\s*/\s*(\d{{1,9}})|{FRACTION})"
-)
+MIXED = re.compile(rf"(-?)\s*(\d{{1,9}})(?:{GAP}+|{GAP}*(?=\\))(?:(\d{{1,9}})\s*/\s*(\d{{1,9}})|{FRACTION})")
+# The same as it is said, which may as well be two values.
+SPOKEN = re.compile(rf"(-?)\s*(\d{{1,9}})[\s$]*{GAP}*{AND}{GAP}*[\s$]*(?:(\d{{1,9}})\s*/\s*(\d{{1,9}})|{FRACTION})")
+# A mixed number in one line, wherever it stands in a box.
+INLINE = re.compile(r"(?<![\d.,/])(\d{1,9})(?:\s|~|\\[,;:! ])+(\d{1,9})\s*/\s*(\d{1,9})(?![\d/])")
+# What makes a bound of a number.
+RELATION = re.compile(r"\\(?:neq?|geq?|leq?|lt|gt|not)\b|[≠<>≤≥]")
 # A blank that parts a number from a fraction: "2 3/2" is not 23/2.
 APART = re.compile(r"(?<=\d)\s+(?=\d+\s*/\s*\d)")
 # Time on the clock after which a process that neither answers nor ends is given up, and for the library to load [s].
@@ -93,28 +98,42 @@ def spelled(text: str) -> str:
     return VULGAR.sub(lambda found: "\\frac{{{}}}{{{}}}".format(*normalize("NFKC", found[0]).split("⁄")), text)
 
 
-def mixed(text: str) -> tuple[str, int, int, int] | None:
-    r"""Sign, whole, numerator and denominator of a mixed number (`1 1/2`, `1 and 1/2`, `1\frac12`, `1½`); else None."""
-    if (found := MIXED.fullmatch(spelled(text).replace("$", " ").strip())) is None:
+def mixed(text: str) -> Fraction | None:
+    r"""The value of a mixed number (`1 1/2`, `1\frac12`, `1½`), in one formula or partly in one; else None."""
+    if text.count("$") > 2 or (found := MIXED.fullmatch(spelled(text).replace("$", " ").strip())) is None:
         return None
+    return _value(found)
+
+
+def _value(found: re.Match[str]) -> Fraction | None:
+    """What a match of sign, whole and fraction is worth; None where that is no proper fraction."""
     sign, whole, *parts = found.groups()
     above, below = (int(one) for one in parts if one is not None)
-    return (sign, int(whole), above, below) if above < below else None
+    return (-1 if sign else 1) * (int(whole) + Fraction(above, below)) if above < below else None
+
+
+def _in_latex(found: re.Match[str]) -> str:
+    whole, above, below = found.groups()
+    return f"{whole}\\frac{{{above}}}{{{below}}}" if int(above) < int(below) else found[0]
 
 
 def as_number(text: str) -> Fraction | None:
     r"""The exact value of an integer, decimal, `a/b`, `\frac{a}{b}` or mixed number; None for anything else."""
-    if parts := mixed(text):
-        sign, whole, above, below = parts
-        return (-1 if sign else 1) * (whole + Fraction(above, below))
+    if (value := mixed(text)) is not None:
+        return value
     text = normalise(spelled(text))
-    text = re.sub(r"^(-?)\\frac\{(-?\d+)\}\{(\d+)\}$", r"\1\2/\3", text)
+    text = re.sub(r"^(-?)\\frac(?:\{(-?\d+)\}\{(\d+)\}|(?P<a>\d)(?P<b>\d))$", _slashed, text)
     if re.fullmatch(r"-?\d{1,3}(,\d{3})+(\.\d+)?", text):
         text = text.replace(",", "")
     try:
         return Fraction(text) if re.fullmatch(r"-?(\d+(/\d+)?|\d*\.\d+)", text) else None
     except (ZeroDivisionError, ValueError):  # also numbers of more digits than Python reads
         return None
+
+
+def _slashed(found: re.Match[str]) -> str:
+    sign, above, below, *digits = found.groups()
+    return f"{sign}{above or digits[0]}/{below or digits[1]}"
 
 
 def same(given: str, answer: str) -> bool:
@@ -201,6 +220,8 @@ def grade(text: str, answer: str, worker: Worker = WORKER) -> tuple[bool | None,
     is denied; a right list or text stands among other words; or an exclamation mark could make a factorial of it.
     """
     if (boxed := last_boxed(text)) is not None:
+        if as_number(answer) is not None and RELATION.search(boxed):
+            return False, "a bound where a number is expected", boxed.strip()[:LONGEST]
         return *_boxed(boxed, answer, worker), boxed.strip()[:LONGEST]
     stated, listed = statement(text), several(text)
     right, how = _stated(stated, answer, worker, listed)
@@ -217,9 +238,7 @@ def _boxed(boxed: str, answer: str, worker: Worker) -> tuple[bool, str]:
         return False, "an empty box"
     if len(boxed) > LONGEST:
         return False, f"a box of more than {LONGEST} characters"
-    if parts := mixed(boxed):
-        boxed = "{}{}\\frac{{{}}}{{{}}}".format(*parts)
-    found = worker.ask(f"\\boxed{{{spelled(boxed)}}}", answer)
+    found = worker.ask(f"\\boxed{{{INLINE.sub(_in_latex, spelled(boxed))}}}", answer)
     if found in ("equal", "unequal"):
         return found == "equal", f"{found} by math-verify"
     why = {"unread": "not read by math-verify"}.get(
@@ -235,20 +254,19 @@ def _stated(stated: str, answer: str, worker: Worker, listed: bool) -> tuple[boo
         stated: as `statement` has it.
         answer: the expected one.
         worker: who compares.
-        listed: answers are announced, so that "1 and 1/2" is two, and no mixed number.
+        listed: answers are announced, so that "1 and 1/2" is two for certain.
     """
     whole = bare(stated)
-    as_list = listed and mixed(whole) is not None and re.search(r"\band\b", whole) is not None
-    if not as_list and same(whole, answer):
+    if same(whole, answer):
         return True, "stated without a box; the same by the strict rule"
-    if not listed and mixed(whole) and _boxed(whole, answer, worker)[0]:
+    if mixed(whole) is not None and _boxed(whole, answer, worker)[0]:
         return True, "stated without a box; equal as a mixed number"
     found = values(stated)
     verdicts = {one: _boxed(one, answer, worker) for one in found}
     if len(found) > 1 and not in_words(stated) and _boxed(plain(stated), answer, worker)[0]:
         return True, "stated without a box; equal as a whole"
     right = [one for one, (equal, _) in verdicts.items() if equal]
-    if right and (len(right) < len(found) or denies(stated)):
+    if right and (len(right) < len(found) or denies(stated) or qualifies(stated)):
         return None, SEVERAL
     if not right and _as_list(found, answer, worker):
         alone = only_joins(stated) and normalise(answer)[:1] not in ("(", "[")
@@ -262,7 +280,8 @@ def _stated(stated: str, answer: str, worker: Worker, listed: bool) -> tuple[boo
 
 def _among(stated: str, answer: str) -> bool:
     """Whether the answer is one of the mixed numbers that can be read in a statement."""
-    return any(same(one[0], answer) for one in MIXED.finditer(stated))
+    expected, found = as_number(answer), [*MIXED.finditer(stated), *SPOKEN.finditer(stated)]
+    return expected is not None and expected in map(_value, found)
 
 
 def _as_list(found: list[str], answer: str, worker: Worker) -> bool:

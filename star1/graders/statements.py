@@ -15,14 +15,19 @@ MARKER = re.compile(
     re.IGNORECASE,
 )
 UNCLOSED = re.compile(r"\\f?boxed\s*\{")
-# Where a statement ends; an exclamation mark behind a digit stays, for it may be a factorial.
-END = re.compile(r"\n|(?<=[^\s\\])[.?](?=[\s*_]|$)|(?<=[^\s\\\d])!(?=[\s*_]|$)|(?<=\d!)(?=[\s*_]|$)")
+LETTER = r"(?<![A-Za-z])[A-Za-z]"  # one that stands alone
+# Where a statement ends; an exclamation mark behind a digit or a letter alone stays, for it may be a factorial.
+END = re.compile(
+    rf"\n|(?<=[^\s\\])[.?](?=[\s*_]|$)|(?<=[^\s\\\d])(?<!{LETTER})!(?=[\s*_]|$)|(?:(?<=\d!)|(?<={LETTER}!))(?=[\s*_]|$)"
+)
 SENTENCE = re.compile(r"\n|(?<=[^\s\\])[.?!](?=[\s*_]|$)")
 # A factorial for certain: in a formula, or with more of one behind it, or a stop.
 FORMULA = re.compile(r"\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]", re.DOTALL)
 OF_FORMULA = re.compile(r"(?<=[\w)}!])!")
-FOLLOWED = re.compile(r"(?<=[\d)])!(?=\s*(?:[+/=^.,;:)\]}]|\*\s*[\w(\\]|-\s*[\d(\\]|\\(?:times|cdot|div)\b))")
-MAYBE_FACTORIAL = re.compile(r"\d!\W*$")
+FOLLOWED = re.compile(
+    rf"(?:(?<=[\d)])|(?<={LETTER}))!(?=\s*(?:[+/=^.}}]|\*\s*[\w(\\]|-\s*[\d(\\]|\\(?:times|cdot|div)\b))"
+)
+MAYBE_FACTORIAL = re.compile(rf"(?:\d|{LETTER})!(?=\W*$|\s*[,;:)\]])")
 # What stands for it, so that it ends no sentence.
 BANG = "\1"
 # What makes the sentence with the marker a denial: before it, and first behind it without a "but".
@@ -34,10 +39,25 @@ GOVERNS = re.compile(
 )
 BEGINS = re.compile(r"(?:(?:definitely|certainly|clearly|surely)\s+)?(?:not|never|neither)\b", re.IGNORECASE)
 OTHERWISE = re.compile(r"\b(?:but|instead|rather)\b|[,;]\s*(?:it|the)\b", re.IGNORECASE)
+# What says, behind a denial, what the answer is then; it counts if nothing but values follow.
+CORRECTS = re.compile(
+    r"(?:(?:it|the\s+(?:correct|right|real|true|actual|final)(?:\s+(?:answer|one|value|result))?)(?:\s+(?:is|equals)|['’]s)|rather|instead)\b[\s,:*_]*",
+    re.IGNORECASE,
+)
 # What takes a statement back that was made before.
 RETRACTS = re.compile(
-    r"(?:^|[.!?\n])\s*(?:no\b|wait\b|actually\b|hold\s+on\b|scratch\b|correction\b)|\bI\s+(?:made|was)\s+(?:a\s+)?(?:mistake|wrong)"
-    r"|\b(?:that|this)\s+(?:is|was)\s+(?:wrong|incorrect|false|not\s+(?:right|true|correct)|a\s+mistake)",
+    r"(?:^|[.!?\n])\s*(?:(?:oh|hm+|but|so|and|ah|well)\b[,.…\s]*|[-*“\"(]\s*)*"
+    r"(?:no\b|wait\b|actually\b|hold\s+on\b|scratch\b|correction\b|oops\b|sorry\b|on\s+second\s+thought|my\s+mistake|however\b"
+    r"|(?:let\s+me\s+)?re-?check)"
+    r"|\bI\s+(?:made|was)\s+(?:an?\s+)?(?:mistake|error|wrong)"
+    r"|\b(?:that|this|it)(?:\s+(?:is|was)|['’]s)\s+(?:wrong|incorrect|false|not\s+(?:right|true|correct)|a\s+mistake)"
+    r"|\b(?:that|this|it)\s+(?:is|was|ca)n['’]t\s+(?:be\s+)?(?:right|true|correct)",
+    re.IGNORECASE,
+)
+# What makes another value of the one behind it, or a bound.
+QUALIFIES = re.compile(
+    r"\b(?:negative|minus|less|fewer|more|greater|larger|smaller|least|most|twice|thrice|half|double|triple|squared|cubed|(?:square|cube)(?:\s+root)?\s+of|factorial"
+    r"|hundred|thousand|million|billion|anything|no\s+means)\b|\\(?:neq?|geq?|leq?|lt|gt|not)\b|[≠<>≤≥]",
     re.IGNORECASE,
 )
 IN_WORDS = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s?\{[^{}]*\}")
@@ -86,21 +106,41 @@ def plain(stated: str) -> str:
 
 
 def _marked(text: str) -> str | None:
-    """What stands behind the last marker that is not denied, or behind the sentence that denies it; None without a marker."""
+    """What stands behind the last marker, or where that is denied what is said instead; None without a marker."""
     if not (found := list(MARKER.finditer(text))):
         return None
     last = found[-1]
     begin = max((one.end() for one in SENTENCE.finditer(text, 0, last.start())), default=0)
     rest = text[last.end() :].lstrip()
     stated = END.split(rest, maxsplit=1)[0]
-    after, stated = rest[len(stated) :].lstrip(" .!?*_"), stated.strip()
+    after, stated = rest[len(stated) :].lstrip(" \n.!?*_"), stated.strip()
     if not _denied(text[begin : last.start()], last, stated):
         taken_back = RETRACTS.search(after) and f"{stated}. {after}"
         return (taken_back or stated)[:LONGEST]
-    if TELLING.search(after):
-        return after.strip()[:LONGEST]
-    earlier = _marked(text[:begin])
-    return f"{text[begin : last.end()]}{stated}".strip()[:LONGEST] if earlier is None else earlier
+    if corrected := _corrected(after):
+        return corrected
+    denied, earlier = f"{text[begin : last.end()]}{stated}", _marked(text[:begin])
+    if earlier is not None and not TELLING.search(after) and not _shared(earlier, denied):
+        return earlier
+    # What was said before, what is denied and what follows: nothing in it is right for certain.
+    return ". ".join(one for one in (earlier, denied, after) if one).strip()[:LONGEST]
+
+
+def _corrected(after: str) -> str | None:
+    """What a sentence behind a denial gives as the answer instead, with all that follows if that takes it back."""
+    if not (found := CORRECTS.match(after)):
+        return None
+    stated = END.split(after[found.end() :], maxsplit=1)[0].strip()
+    rest = after[found.end() + len(stated) :].lstrip(" \n.!?*_")
+    if not TELLING.search(stated) or not only_joins(stated) or RETRACTS.search(rest):
+        return None
+    return stated
+
+
+def _shared(one: str, other: str) -> bool:
+    """Whether two statements have a number or a value in common."""
+    numbers = [{*re.findall(r"\d+(?:\.\d+)?", text), *values(text)} for text in (one, other)]
+    return bool(numbers[0] & numbers[1])
 
 
 def _denied(before: str, marker: re.Match[str], stated: str) -> bool:
@@ -119,7 +159,8 @@ def maybe_factorial(stated: str) -> str | None:
     """A statement that ends in a number with an exclamation mark, with that as a factorial; None for any other."""
     if not (found := MAYBE_FACTORIAL.search(stated)):
         return None
-    return f"{stated[: found.start() + 1]}{BANG}{stated[found.start() + 2 :]}"
+    before, after = stated[: found.start() + 1], stated[found.start() + 2 :]
+    return f"{before}{BANG}{after if '(' in before else after.lstrip(')')}"  # a bracket that opens before the statement
 
 
 def in_words(stated: str) -> bool:
@@ -150,6 +191,11 @@ def names(stated: str, answer: str) -> bool:
 def denies(stated: str) -> bool:
     """Whether a statement says what the answer is not."""
     return bool(DENIAL.search(stated))
+
+
+def qualifies(stated: str) -> bool:
+    """Whether a statement gives something else than the value that stands in it: "at least 5", "twice 5"."""
+    return bool(QUALIFIES.search(stated))
 
 
 def values(stated: str) -> list[str]:
