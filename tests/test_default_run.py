@@ -174,7 +174,7 @@ def test_snakemakes_own_report_carries_the_page(small: Path, tmp_path: Path) -> 
     run(small, "snakemake", "--report", str(tmp_path / "carried.zip"))
     with zipfile.ZipFile(tmp_path / "carried.zip") as carried:
         (index,) = (name for name in carried.namelist() if name.endswith("/index.html"))
-        for path in (small / "results/report").rglob("*.*"):
+        for path in (small / "results/report").rglob("[!.]*.*"):
             name = f"{index.removesuffix('index.html')}{path.relative_to(small / 'results/report').as_posix()}"
             assert carried.read(name) == path.read_bytes()
 

@@ -41,7 +41,7 @@ def on_a_small_disk(place: Path, folder: Path, way: str) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["none", "zero3"])
 def test_processes_that_find_the_disk_full_end_with_a_line_each(place: Path, tmp_path: Path, way: str) -> None:
-    """Where weights are whole, one writes and the other waits for it; DeepSpeed's writer told it by a traceback."""
+    """Where weights are whole, one writes them, and each its own random state; DeepSpeed's writer told it by a traceback."""
     found = on_a_small_disk(place, tmp_path, way)
     full, again = found["full"], found["again"]
     assert "Traceback" not in full["told"]
@@ -50,8 +50,7 @@ def test_processes_that_find_the_disk_full_end_with_a_line_each(place: Path, tmp
     assert len(lines) == 2
     assert last.endswith("of 2 ended with status 1; expected all to finish. Hint: what it told stands above")
     told = [line for line in lines if "disk full (0.0 MB free)" in line]
-    assert len(told) == (1 if way == "none" else 2) or any("lost another one" in line for line in lines)
-    assert told
+    assert len(told) == 2 or (told and (way == "none" or any("lost another one" in line for line in lines)))
     for line in told:
         assert line.endswith("Hint: free space, then start again: it goes on from the state before")
     assert full["states"] == [".update-000003.part", "update-000002"]

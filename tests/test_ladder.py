@@ -14,6 +14,7 @@ from star1.endpoints import Endpoint
 from star1.judge_settings import Grader, Judge, Use
 from star1.judges import calls_of, judge_all, judgements
 from star1.policies import load_pack
+from star1.records import read_json
 from star1.tables_means import Settings
 from star1.workflow.ladders import Ladder
 from star1.workflow.lookups import Params
@@ -234,6 +235,5 @@ def test_ladder_is_planned(tmp_path: Path) -> None:
         "results/ladder/generations/star1--no-penalty/xstest.jsonl"
         in stages["ladder_judge-star1_cut_off_unscored"]["deps"]
     )
-    assert {"generate.bos", "generate.sampling", "ladder.steps"} <= set(
-        stages["ladder_generate-star1_penalised"]["params"]
-    )
+    (basis,) = (one for one in stages["ladder_generate-star1_penalised"]["deps"] if one.startswith("results/basis/"))
+    assert {"generate.bos", "generate.sampling", "ladder.steps"} <= set(read_json(tmp_path / basis)["values"])

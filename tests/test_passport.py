@@ -400,6 +400,13 @@ def test_settings_and_code_come_from_what_the_stage_stood_on(project: Path) -> N
         assert stage["changed_since"] == ([] if now == "1" else ["star1/x.py"])
         assert one["trace"]["calls"][0]["sampling"] == {"temperature": 0.6}
         write_json(basis, {"code": {}, "values": {}})
+    (project / ".dvc/cache").rename(project / "elsewhere")
+    (project / ".dvc/config.local").write_text("[cache]\n    dir = ../elsewhere\n")
+    stage = next(each for each in issue("row:0", project)["stages"] if each.get("stage") == "reason")
+    assert stage["parameters"] == values
+    (project / ".dvc/config.local").unlink()  # where it is not at hand, that is told
+    stage = next(each for each in issue("row:0", project)["stages"] if each.get("stage") == "reason")
+    assert (stage["parameters"], stage["changed_since"]) == ({}, ["results/basis/reason.json"])
 
 
 def test_the_image_that_a_stage_ran_in(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_the_lock_has_our_torch_and_nothing_that_breaks_it() -> None:
     pinned = [line.removesuffix("\\").strip() for line in lock.splitlines() if "==" in line and line[0] not in " #"]
     versions = dict(line.split("==") for line in pinned)
     local = (ROOT / "envs" / "local.lock").read_text().splitlines()
-    assert f"torch=={versions['torch']}" in local
+    assert f"torch=={versions['torch'].partition('+')[0]}" in local  # its build for CPUs
     assert "://" not in lock
     assert not {"torchvision", "torchaudio", "torchcodec", "triton"} & set(versions)
 

@@ -1,5 +1,7 @@
 """What is written down about the run: dvc.lock, the commit, images, and whether the files are still those."""
 
+import configparser
+import contextlib
 import hashlib
 import json
 import re
@@ -74,11 +76,27 @@ class Books:
         return {}
 
     def _read_basis(self, path: str, digest: str) -> Row:
-        for place in (self.root / path, self.root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]):
+        for place in (self.root / path, self._cache / "files/md5" / digest[:2] / digest[2:]):
             if place.is_file() and md5(place) == digest:
                 found: Row = json.loads(place.read_bytes())
                 return found
         return {}
+
+    @cached_property
+    def _cache(self) -> Path:
+        """DVC's cache, as the project's settings name it, those of this machine first."""
+        for name in ("config.local", "config"):
+            said = configparser.ConfigParser(interpolation=None)
+            with contextlib.suppress(configparser.Error):
+                said.read(self.root / ".dvc" / name, "utf-8")
+                if place := said.get("cache", "dir", fallback=""):
+                    return self.root / ".dvc" / place
+        return self.root / ".dvc/cache"
+
+    def _lost(self, output: str) -> list[str]:
+        """The file that says what the stage of an output stood on, where it is another one now and the old one not at hand."""
+        named = [path for path in self._deps(output) if path.startswith(f"{FOLDER}/")]
+        return named if named and not self._basis(output) else []
 
     def _deps(self, output: str) -> dict[str, str]:
         return {one["path"]: str(one.get("md5", "")) for one in self.stage(output).get("deps") or ()}
@@ -143,7 +161,10 @@ class Books:
 
     def changed(self, output: str) -> list[str]:
         """Code, policies and templates that are not what they were for the stage that made an output."""
-        return [path for path, digest in self.inputs(output).items() if _is_text(path) and self._digest(path) != digest]
+        found = [
+            path for path, digest in self.inputs(output).items() if _is_text(path) and self._digest(path) != digest
+        ]
+        return [*self._lost(output), *found]
 
     def _digest(self, path: str) -> str | None:
         if path not in self._digests:

@@ -61,6 +61,13 @@ def _out(path: str, uncached: bool, axes: dict[str, str] | None) -> str | dict[s
     return {path: options} if options else path
 
 
+# What decides what is in the files of `star1.workflow.basis`.
+WRITERS = (
+    "scripts/stage.sh",
+    *(f"star1/workflow/{name}.py" for name in ("basis", "dag", "dvcfile", "lookups", "stage", "stamps")),
+)
+
+
 def in_step_stage(workflow: Any, dag: Any) -> dict[str, Any]:
     """The stage that fails while dvc.yaml is out of step, and writes what the others stand on (`star1.workflow.basis`).
 
@@ -70,6 +77,7 @@ def in_step_stage(workflow: Any, dag: Any) -> dict[str, Any]:
     files = [Path(file.get_path_or_uri(secret_free=False)) for file in workflow.included]
     names = {path.resolve().relative_to(root).as_posix() for path in files}
     names |= {str(file) for job in planned for file in job.input if basis.is_code(str(file))}
+    names |= {name for name in WRITERS if Path(name).exists()}
     entry: dict[str, Any] = {"cmd": "sh scripts/stage.sh --in-step", "deps": sorted(names)}
     keys = {*workflow.globals["P"].shaping, *(name for job in planned for name in parameter_names(job))}
     # Two levels are as exact, since the files that are written decide, and as many however many runs there are.

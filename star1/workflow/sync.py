@@ -252,13 +252,14 @@ def to_snakemake() -> list[str]:
 
 
 def _state(untrusted: dict[str, str]) -> str:
-    """Names what a look at DVC's lock was about: the lock, and the outputs that Snakemake alone would not trust."""
+    """Names what a look at DVC's lock was about: the lock, outputs that Snakemake alone would not trust, and bases."""
     lock, digests = Path("dvc.lock"), trust.Digests()
     # An input that changed is a change for DVC as well: its lock has nothing new to say about it.
     changed = [output for output, reason in untrusted.items() if not reason.startswith(trust.INPUT)]
     contents = {output: digests.of_output(output) for output in changed}
     digests.save()
-    text = json.dumps([lock.read_text("utf-8") if lock.exists() else "", contents], sort_keys=True)
+    bases = {path.name: path.read_text("utf-8") for path in basis.FOLDER.glob("*.json")}
+    text = json.dumps([lock.read_text("utf-8") if lock.exists() else "", contents, bases], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
