@@ -70,11 +70,12 @@ def synthetic_rows(count: int, seed: int = 7) -> list[dict[str, str]]:
 
 def ours(model: Any, settings: Any) -> Callable[[Sequence[Any]], int]:
     """The pipeline's own loop, with all that it does around an update."""
-    from star1 import sft
+    from star1 import packing, sft
 
     def step(examples: Sequence[Any]) -> int:
         sft.train(model, [list(examples)], settings, "benchmark")
-        return sum(len(example.ids) for example in examples)
+        packs = sft.pack(examples, settings.pack_tokens)
+        return sum(packing.filled(sum(len(example.ids) for example in group)) for group in packs)
 
     return step
 

@@ -31,12 +31,14 @@ class RootMeanSquare(torch.autograd.Function):
         """Gradients of `x` and of the weight, where each is asked for."""
         x, weight, scale = ctx.saved_tensors
         slope, normed = above[0].float(), x.float() * scale
-        of_weight = (slope * normed).flatten(0, -2).sum(0).to(weight.dtype) if ctx.needs_input_grad[1] else None
+        # Its sums by columns are the weight's gradient; by rows, with the weight, what the norm takes from the slope.
+        product = (slope * normed).flatten(0, -2)
+        of_weight = product.sum(0).to(weight.dtype) if ctx.needs_input_grad[1] else None
         if not ctx.needs_input_grad[0]:
             return None, of_weight, None, None
-        slope = slope * weight
-        inner = (slope * normed).mean(-1, keepdim=True)
-        return slope.sub_(normed.mul_(inner)).mul_(scale).to(x.dtype), of_weight, None, None
+        inner = product.mv(weight.float()).div_(-x.shape[-1]).view(scale.shape)
+        slope = torch.mul(slope, weight, out=product.view(x.shape)).addcmul_(normed, inner)
+        return slope.mul_(scale).to(x.dtype), of_weight, None, None
 
 
 class FeedingNorm(torch.nn.Module):
@@ -96,8 +98,9 @@ class GatedProduct(torch.autograd.Function):
     def backward(ctx: Any, *above: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradients of both."""
         gate, up = ctx.saved_tensors
-        of_gate: torch.Tensor = torch.ops.aten.silu_backward(above[0] * up, gate)
-        return of_gate, torch.nn.functional.silu(gate).mul_(above[0])
+        slope = above[0] * up
+        torch.ops.aten.silu_backward.grad_input(slope, gate, grad_input=slope)
+        return slope, torch.nn.functional.silu(gate).mul_(above[0])
 
 
 class GatedFeed(torch.nn.Module):

@@ -12,7 +12,7 @@ from typing import Any
 
 from star1.errors import InputError, SettingError, tell
 from star1.losses import CHUNK, CHUNK_ELSEWHERE
-from star1.packing import QUERIES, SHORT
+from star1.packing import QUERIES, SHORT, filled, roomy
 from star1.recipe import Settings
 from star1.rooms import GIB, room_of
 from star1.shapes import Shape, read_shape
@@ -22,6 +22,7 @@ from star1.shapes import Shape, read_shape
 BEFORE = {"cpu": 0.9 * GIB, "cuda": 1.0 * GIB}
 LOST = {"cpu": 0.25, "cuda": 0.05}
 RANK = 16  # of adapters, where none is told
+ROOM = 1.125  # tokens with the room after them, for each token of sequences that attention takes by plain products
 BUCKETS = 2 * 5e8  # weights that DeepSpeed keeps in flight between processes
 LIVE = 1e9  # weights that ZeRO-3 keeps together at once
 PREFETCHED = 5e7  # weights that it has on their way besides
@@ -63,7 +64,7 @@ class Plan:
     @property
     def tokens(self) -> int:
         """Tokens of the largest pack."""
-        return max(self.pack_tokens, self.longest)
+        return filled(max(self.pack_tokens, self.longest), self.kind)
 
     @property
     def local(self) -> int:
@@ -209,17 +210,22 @@ def per_layer(shape: Shape, plan: Plan) -> float:
     query, key = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
     # Two norms: what came in, and it at length one, in float32. What goes out is narrowed once for each of five matrices.
     norms = 4 * 4.0 * shape.hidden + (5 * 2.0 * shape.hidden if width == 2 else 2 * 4.0 * shape.hidden)
-    # Queries, keys and values as attention sees them; scaled queries on a CPU; what comes out, and the same as one piece.
-    heads = width * (query + 2 * key + 2 * query + (query if plan.kind == "cpu" else 0))
+    # Queries, keys and values as attention sees them, what comes out, and the same as one piece.
+    heads = width * ((query + 2 * key) * ROOM + query if _plain(plan) else 3 * query + 2 * key)
     return norms + heads + 3 * width * shape.intermediate  # gate, the other half, and their product
+
+
+def _plain(plan: Plan) -> bool:
+    """Whether attention is made of plain products, which keep queries, keys and values with room, and no result."""
+    return plan.kind == "cpu" and plan.longest <= SHORT
 
 
 def _scores(shape: Shape, plan: Plan) -> float:
     """Attention weights that a layer keeps: on a CPU those of short sequences [bytes]."""
-    if plan.kind != "cpu" or plan.longest > SHORT:
+    if not _plain(plan):
         return 0.0
     width = 2.0 if plan.precision == "bf16" else 4.0
-    return width * shape.heads * plan.tokens * (plan.longest + min(QUERIES, plan.longest)) / 2
+    return width * shape.heads * ROOM * plan.tokens * (roomy(plan.longest) + min(QUERIES, plan.longest)) / 2
 
 
 def _working(shape: Shape, plan: Plan) -> float:

@@ -15,6 +15,8 @@ PACKED = "star1_packed"  # name of our attention function in transformers' table
 # On the CPU, torch's fused attention takes several times as long for short sequences as a few matrix products do; these
 # keep the scores for the backward pass, so that the fused one takes the long ones.
 SHORT = 2048
+# A CPU makes a kernel for each new size of a matrix, which takes longer than its product, and keeps it: sizes are multiples.
+STEP = 64
 QUERIES = 256  # of a short sequence at a time: later keys are not even looked at; fewer would be more, smaller steps
 
 
@@ -48,18 +50,27 @@ def collate(examples: Sequence[Example], device: Any = "cpu") -> dict[str, Any]:
     """One pack as the tensors of a forward pass; all that needs a look at values is done before they reach the device.
 
     Returns:
-        ids, positions: [1, tokens]; positions restart with every sequence.
+        ids, positions: [1, tokens], filled up on a CPU (`filled`); positions restart with every sequence.
         at, targets: [targets], the position before each target token, and the token.
         ends: where sequences start and end, [sequences + 1] numbers.
     """
-    ids = torch.tensor([[token for example in examples for token in example.ids]])
-    positions = torch.cat([torch.arange(len(example.ids)) for example in examples])[None]
+    ids = torch.tensor([token for example in examples for token in example.ids])
+    positions = [torch.arange(len(example.ids)) for example in examples]
     # The token at p is predicted at p - 1. The first token of a sequence has nothing before it and is no target.
     labels = torch.tensor([label for example in examples for label in (IGNORED, *example.labels[1:])])
     found = (labels != IGNORED).nonzero().squeeze(1)
-    tensors = {"ids": ids, "positions": positions, "at": found - 1, "targets": labels[found]}
     ends = [*itertools.accumulate((len(example.ids) for example in examples), initial=0)]
+    if more := filled(len(ids), torch.device(device).type) - len(ids):
+        ids = torch.cat([ids, ids[:1].expand(more)])
+        positions.append(torch.arange(more))
+        ends.append(len(ids))
+    tensors = {"ids": ids[None], "positions": torch.cat(positions)[None], "at": found - 1, "targets": labels[found]}
     return {**{name: to_device(tensor, device) for name, tensor in tensors.items()}, "ends": ends}
+
+
+def filled(tokens: int, kind: str = "cpu") -> int:
+    """Positions of a pack of so many tokens on a device of this kind; what is more is a sequence without targets."""
+    return -(-tokens // STEP) * STEP if kind == "cpu" else tokens
 
 
 def to_device(tensor: torch.Tensor, device: Any) -> torch.Tensor:
@@ -95,85 +106,113 @@ def packed_attention(
     if query.is_cuda and not dropout and query.dtype in (torch.bfloat16, torch.float16) and (varlen := _varlen()):
         return varlen(query, key, value, ends, scale), None
     if not dropout and not query.is_cuda and max(end - start for start, end in itertools.pairwise(ends)) <= SHORT:
-        return _short(query, key, value, ends, scale).transpose(1, 2).contiguous(), None
-    parts = [
-        _short(query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], [0, end - start], scale)
-        if not dropout and not query.is_cuda and end - start <= SHORT
-        else functional.scaled_dot_product_attention(
-            query[:, :, start:end],
-            key[:, :, start:end],
-            value[:, :, start:end],
-            dropout_p=dropout,
-            is_causal=True,
-            scale=scale,
-            enable_gqa=query.shape[1] != key.shape[1],
+        return _short(query, key, value, ends, scale), None
+    parts = []
+    for start, end in itertools.pairwise(ends):
+        q, k, v = (tensor[:, :, start:end] for tensor in (query, key, value))
+        if not dropout and not query.is_cuda and end - start <= SHORT:
+            parts.append(_short(q, k, v, [0, end - start], scale))
+            continue
+        shared = q.shape[1] != k.shape[1]
+        found = functional.scaled_dot_product_attention(
+            q, k, v, dropout_p=dropout, is_causal=True, scale=scale, enable_gqa=shared
         )
-        for start, end in itertools.pairwise(ends)
-    ]
-    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+        parts.append(found.transpose(1, 2))
+    return torch.cat(parts, dim=1), None
 
 
 def _short(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: list[int], scale: float | None
 ) -> torch.Tensor:
-    """Causal attention of sequences by plain matrix products; shapes as in `packed_attention`, [1, heads, tokens, d]."""
+    """Causal attention of sequences by plain matrix products; shapes as in `packed_attention`, gives [1, tokens, heads, d]."""
     _, heads, tokens, width = query.shape
     groups = key.shape[1]
-    # The heads that share keys stand side by side as further queries: no key is copied.
-    query = query.reshape(groups, heads // groups, tokens, width) * (width**-0.5 if scale is None else scale)
+    # The heads that share keys stand beside each other as further queries of a token: no key is copied.
+    query = query * (width**-0.5 if scale is None else scale)
+    query = query.view(groups, -1, tokens, width).transpose(1, 2).reshape(groups, tokens, -1)
     found: torch.Tensor = _Causal.apply(query, key[0], value[0], ends)  # type: ignore[no-untyped-call]
-    return found.reshape(1, heads, tokens, width)
+    return found.view(groups, tokens, -1, width).transpose(0, 1).reshape(1, tokens, heads, width)
 
 
 class _Causal(torch.autograd.Function):
     """softmax(query @ key.T) @ value, each token seeing itself and what comes before it in its sequence, by blocks of queries.
 
-    One function for the whole pack: the gradient of a slice would be as long as the pack, for each sequence.
+    One function for the whole pack: the gradient of a slice would be as long as the pack, for each sequence. All products
+    are of two matrices whose rows lie together, since others would be copied for each.
 
-    Shapes: query [groups, shared, tokens, d], key and value [groups, tokens, d].
+    Shapes: query and result [groups, tokens, shared * d], key and value [groups, tokens, d].
     """
 
     @staticmethod
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: list[int]) -> torch.Tensor:
-        (groups, _, _, width), found, saved = query.shape, torch.empty_like(query), []
-        for first, start, end in _blocks(ends):
-            some = query[:, :, start:end].reshape(groups, -1, width)
-            scores = (some @ key[:, first:end].transpose(1, 2)).view(groups, -1, end - start, end - first)
-            scores[..., start - first :] += _later(end - start, scores.dtype)
-            saved.append(scores.softmax(-1).view(groups, -1, end - first))
-            found[:, :, start:end] = (saved[-1] @ value[:, first:end]).view(groups, -1, end - start, width)
-        ctx.save_for_backward(query, key, value, found, *saved)
-        ctx.ends = ends
-        return found
+        layout = _Layout(ends)
+        query, key, value = (layout.spread(tensor) for tensor in (query, key, value))
+        width, saved, found = key.shape[2], [], torch.empty_like(query)
+        for q, k, v, f in zip(query, key, value, found, strict=True):
+            for first, start, end in layout.blocks:
+                scores = q[start:end].view(-1, width) @ k[first:end].T
+                scores.view(end - start, -1, end - first)[..., start - first :] += _later(end - start, scores.dtype)
+                saved.append(torch.softmax(scores, -1, out=scores))
+                torch.mm(scores, v[first:end], out=f[start:end].view(-1, width))
+        ctx.save_for_backward(query, key, value, *saved)
+        ctx.layout = layout
+        return layout.gather(found)
 
     @staticmethod
     def backward(ctx: Any, *above: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query, key, value, found, *saved = ctx.saved_tensors
+        query, key, value, *saved = ctx.saved_tensors
+        layout, width, top = ctx.layout, key.shape[2], ctx.layout.spread(above[0])
         slopes = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-        groups, _, _, width = query.shape
-        inner, done = (above[0] * found).sum(-1, keepdim=True), -1
-        # From the last block of a sequence, which sees all its keys, to the first: what it writes the others add to.
-        for (first, start, end), weights in zip(reversed(_blocks(ctx.ends)), reversed(saved), strict=True):
-            parts = (
-                tensor[:, :, start:end].reshape(groups, -1, tensor.shape[-1]) for tensor in (query, above[0], inner)
-            )
-            some, top, mean = parts
-            beta, done = int(first == done), first
-            slopes[2][:, first:end].baddbmm_(weights.transpose(1, 2), top, beta=beta)
-            slope = (top @ value[:, first:end].transpose(1, 2)).sub_(mean).mul_(weights)
-            slopes[0][:, :, start:end] = (slope @ key[:, first:end]).view(groups, -1, end - start, width)
-            slopes[1][:, first:end].baddbmm_(slope.transpose(1, 2), some, beta=beta)
-        return *slopes, None
+        for group in range(len(key)):
+            q, k, v, t, of_q, of_k, of_v = (tensor[group] for tensor in (query, key, value, top, *slopes))
+            done = -1
+            # From the last block of a sequence, which sees all its keys, to the first: what it writes the others add to.
+            for number in range(len(layout.blocks) - 1, -1, -1):
+                first, start, end = layout.blocks[number]
+                weights, rows = saved[group * len(layout.blocks) + number], t[start:end].view(-1, width)
+                beta, done = int(first == done), first
+                of_v[first:end].addmm_(weights.T, rows, beta=beta)
+                slope = torch._softmax_backward_data(rows @ v[first:end].T, weights, -1, weights.dtype)
+                torch.mm(slope, k[first:end], out=of_q[start:end].view(-1, width))
+                of_k[first:end].addmm_(slope.T, q[start:end].view(-1, width), beta=beta)
+        return *(layout.gather(slope) for slope in slopes), None
+
+
+class _Layout:
+    """Where the tokens of a pack stand for attention: each sequence with room after it (`roomy`).
+
+    What stands there comes after all tokens of the sequence, so that none sees it, and no gradient reaches it.
+    """
+
+    def __init__(self, ends: list[int]) -> None:
+        sizes = [end - start for start, end in itertools.pairwise(ends)]
+        starts = [*itertools.accumulate(map(roomy, sizes), initial=0)]
+        self.tokens, self.blocks = starts[-1], _blocks(starts)
+        self.at = torch.cat([torch.arange(start, start + size) for start, size in zip(starts, sizes, strict=False)])
+
+    def spread(self, tensor: torch.Tensor) -> torch.Tensor:
+        """[groups, tokens, n], with room between the sequences; zeros there."""
+        return tensor.new_zeros(len(tensor), self.tokens, tensor.shape[2]).index_copy_(1, self.at, tensor)
+
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The same without the room."""
+        return tensor.index_select(1, self.at)
+
+
+def roomy(tokens: int) -> int:
+    """Tokens of a sequence and the room after it: at most a quarter more."""
+    step = min(STEP, 1 << max(0, tokens.bit_length() - 3))
+    return -(-tokens // step) * step
 
 
 def _later(tokens: int, dtype: torch.dtype) -> torch.Tensor:
-    """What to add to scores [tokens, tokens] so that no query sees later keys; on the CPU, as all of this is."""
-    return _triangle(QUERIES, dtype)[:tokens, :tokens]
+    """What to add to scores [tokens, shared, tokens] so that no query sees later keys; on the CPU, as all of this is."""
+    return _triangle(QUERIES, dtype)[:tokens, :, :tokens]
 
 
 @functools.cache
 def _triangle(size: int, dtype: torch.dtype) -> torch.Tensor:
-    return torch.full((size, size), -torch.inf, dtype=dtype).triu_(1)
+    return torch.full((size, size), -torch.inf, dtype=dtype).triu_(1)[:, None]
 
 
 def _blocks(ends: list[int]) -> list[tuple[int, int, int]]:

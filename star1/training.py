@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from star1 import peers, sharding
+from star1 import heap, peers, sharding
 from star1.errors import SettingError, Star1Error, StoppedError, tell
 from star1.layers import use_feeding_norms, use_gated_products, use_wide_outputs
 from star1.losses import Scored
@@ -62,6 +62,8 @@ def train(
         PeerError: another process has ended.
         SystemExit: with several processes, in place of the first two where all found the same; it is told then.
     """
+    if not torch.cuda.is_available():
+        heap.keep()
     use_packed_attention(model)
     use_feeding_norms(model)
     use_wide_outputs(model)

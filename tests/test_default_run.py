@@ -281,6 +281,8 @@ def test_the_readme_shows_the_released_figures() -> None:
         ]
         (line,) = (line for line in text.splitlines() if line.startswith(row))
         assert line.split(" | ", 1)[1] == " | ".join(told) + " |"
+    rates = {one["benchmark"]: f"{100 * one['value']:.1f} %" for one in cells if one["model"] == "star1+benign"}
+    assert f"refuses {rates['xstest_unsafe']} of the harmful prompts and {rates['xstest']} of the benign ones" in text
 
 
 def test_released_store_is_small() -> None:

@@ -1,6 +1,7 @@
 """Packed and chunked losses are the plain ones, in value, gradients and memory."""
 
 import copy
+import itertools
 import subprocess
 import sys
 from typing import Any
@@ -93,22 +94,62 @@ def test_a_leak_between_sequences_would_be_seen(tokenizer: Any, examples: list[r
     assert losses.pack_loss(model, batch, True).item() != pytest.approx(right, rel=1e-4)
 
 
-@pytest.mark.parametrize("tokens", [1, 2, packing.QUERIES - 1, packing.QUERIES, packing.QUERIES + 1, 700])
+@pytest.mark.parametrize(
+    "sizes", [[1], [2], [packing.QUERIES - 1], [packing.QUERIES], [packing.QUERIES + 1], [700], [300, 1, 65, 512, 9]]
+)
 @pytest.mark.parametrize(("heads", "shared"), [(4, 4), (4, 2), (3, 1)])
-def test_short_attention_is_causal_attention(tokens: int, heads: int, shared: int) -> None:
-    """At the borders of its blocks, against torch's own; values and all three gradients."""
+def test_short_attention_is_causal_attention(sizes: list[int], heads: int, shared: int) -> None:
+    """At the borders of its blocks and of sequences, against torch's own; values and all three gradients."""
     torch.manual_seed(0)
-    shapes = [(1, count, tokens, 8) for count in (heads, shared, shared)]
+    ends = [*itertools.accumulate(sizes, initial=0)]
+    shapes = [(1, count, ends[-1], 8) for count in (heads, shared, shared)]
     one = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     other = [tensor.detach().clone().requires_grad_() for tensor in one]
-    expected: Any = torch.nn.functional.scaled_dot_product_attention(*one, is_causal=True, scale=0.3, enable_gqa=True)
-    found: Any = packing._short(other[0], other[1], other[2], [0, tokens], 0.3)
+    parts = [
+        torch.nn.functional.scaled_dot_product_attention(
+            *(tensor[:, :, start:end] for tensor in one), is_causal=True, scale=0.3, enable_gqa=True
+        )
+        for start, end in itertools.pairwise(ends)
+    ]
+    expected = torch.cat(parts, dim=2).transpose(1, 2)
+    found: Any = packing._short(other[0], other[1], other[2], ends, 0.3)
     slope = torch.randn_like(expected)
     expected.backward(slope)
     found.backward(slope)
     torch.testing.assert_close(found, expected)
     for left, right in zip(one, other, strict=True):
         torch.testing.assert_close(right.grad, left.grad)
+
+
+def test_the_room_after_a_sequence_is_at_most_a_quarter_and_leaves_few_sizes() -> None:
+    sizes = [packing.roomy(tokens) for tokens in range(1, 2049)]
+    assert all(tokens <= size <= 1.25 * tokens for tokens, size in enumerate(sizes, 1))
+    assert len(set(sizes)) < 64
+
+
+def test_what_fills_up_a_pack_changes_neither_loss_nor_gradients(
+    tokenizer: Any, examples: list[rendering.Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = examples[:3]
+    plain = sum(len(example.ids) for example in some)
+    found = []
+    for step in (packing.STEP, 1):
+        monkeypatch.setattr(packing, "STEP", step)
+        model = model_of(tokenizer, 2, True)
+        sft.use_packed_attention(model)
+        batch = packing.collate(some)
+        loss: Any = losses.pack_loss(model, batch, True)
+        loss.backward()
+        found.append((batch["ids"].shape[1], loss.item(), [one.grad for one in model.parameters()]))
+    assert found[1][0] == plain < found[0][0], "the examples must not fill a pack by chance"
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-6)
+    for left, right in zip(found[0][2], found[1][2], strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
+
+
+def test_a_pack_for_a_gpu_is_not_filled_up() -> None:
+    assert packing.filled(65, "cuda") == 65
+    assert packing.filled(65) == 2 * packing.STEP
 
 
 def test_long_sequences_take_the_fused_kernel(

@@ -1,0 +1,21 @@
+"""Memory that a process has freed, kept for what it asks for next."""
+
+import contextlib
+import ctypes
+
+# Of glibc's <malloc.h>.
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+LARGEST = 2**25  # above it a block is the system's own again: glibc moves its threshold no higher either [bytes]
+
+
+def keep() -> bool:
+    """Have glibc keep what is freed, in place of giving it back to the system; gives whether it does.
+
+    A training step on a CPU frees some megabytes at the end of each operation and asks for as many at the next one. Given
+    back in between, they come as fresh pages, and to fault these in takes longer than what is computed on them. The most
+    memory that is held at once stays what it is. Where there is another C library, nothing is changed.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        tune = ctypes.CDLL(None).mallopt
+        return bool(tune(MMAP_THRESHOLD, LARGEST)) and bool(tune(TRIM_THRESHOLD, 2**31 - 1))
+    return False
