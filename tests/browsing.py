@@ -63,7 +63,7 @@ class Visit:
         return self.page
 
     def draw_all(self) -> None:
-        """Wait until every chart is drawn: they are when they come near to what is seen."""
+        """Wait until every chart is drawn: they are when they come near to what is seen, and the rest after that."""
         for chart in self.page.locator(".chart").all():
             chart.scroll_into_view_if_needed()
         self.until(

@@ -440,6 +440,20 @@ def test_markup_in_labels_is_shown_as_it_is(opened: Any, real: Path) -> None:
     made.context.close()
 
 
+@pytest.mark.parametrize("tells_idle", [True, False])
+def test_charts_that_nobody_scrolls_to_are_drawn_as_well(opened: Any, report: Path, tells_idle: bool) -> None:
+    """What is printed shows all; also in browsers that cannot tell when nothing is to be done."""
+    made = Visit(opened, report)
+    if not tells_idle:
+        made.context.add_init_script("delete window.requestIdleCallback")
+    page = made.go("data")
+    assert page.evaluate("typeof requestIdleCallback") == ("function" if tells_idle else "undefined")
+    assert page.locator(".chart").count() > 2
+    made.until("[...document.querySelectorAll('.chart')].every((one) => one.dataset.drawn || !one.clientWidth)")
+    assert page.evaluate("scrollY") == 0
+    assert not made.faults
+
+
 def test_a_tooltip_shows_names_as_text(visit: Visit) -> None:
     page = visit.go("data")
     visit.draw_all()

@@ -28,6 +28,11 @@ const report = (() => {
     });
   }
 
+  // Fulfilled when nothing else is to be done, or after `timeout` ms; not every browser can tell the first.
+  function idle(timeout) {
+    return new Promise((resolve) => (globalThis.requestIdleCallback ? requestIdleCallback(resolve, { timeout }) : setTimeout(resolve, 50)));
+  }
+
   function load(name) {
     if (!/^[\w+-][\w+.-]*(\/[\w+-][\w+.-]*)*$/.test(name)) return Promise.reject(new Error(`no data file is called ${name}`));
     if (!loading.has(name)) {
@@ -216,5 +221,5 @@ const report = (() => {
     await show();
   }
 
-  return { put, load, drop, script, h, append, section, address, go, note, onTheme, mark, published, start, get page() { return page; } };
+  return { put, load, drop, script, idle, h, append, section, address, go, note, onTheme, mark, published, start, get page() { return page; } };
 })();

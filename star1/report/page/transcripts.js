@@ -389,7 +389,7 @@
     const { name, starts } = set.parts.heads;
     if (starts.length > 32) return;
     for (let n = 0; n < starts.length; n++) {
-      await new Promise((resolve) => requestIdleCallback(resolve, { timeout: 500 }));
+      await report.idle(500);
       await data.part(`${name}-${n}`);
     }
   }

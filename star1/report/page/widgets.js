@@ -160,6 +160,21 @@
     tip.style.top = `${event.clientY + 16 + box.height > innerHeight ? event.clientY - box.height - 10 : event.clientY + 16}px`;
   }
 
+  const undrawn = new Set();
+  let drawing = false;
+
+  // Charts that nobody scrolls to are drawn one by one while nothing else is to be done: what is printed shows all.
+  async function drawRest() {
+    if (drawing) return;
+    drawing = true;
+    await report.idle(3000);
+    for (const begin of undrawn) {
+      await report.idle(3000);
+      await begin();
+    }
+    drawing = false;
+  }
+
   // A chart from its Vega-Lite specification, {spec, title, note, says}: `says` tells in words what it shows.
   // `chosen(datum)`: what happens when one of its marks is clicked; never the only way to get there.
   report.chart = (chart, { about, table, chosen } = {}) => {
@@ -187,14 +202,17 @@
 
     const failed = (error) => place.replaceChildren(h("p", { class: "fault" }, `The chart cannot be drawn: ${error.message}`));
     const start = () => draw().catch(failed);
-    const seen = new IntersectionObserver((entries) => {
-      if (entries.some((entry) => entry.isIntersecting)) {
-        seen.disconnect();
-        start();
-        report.onTheme(place, start);
-      }
-    }, { rootMargin: "400px" });
+    const begin = () => {
+      undrawn.delete(begin);
+      if (!place.clientWidth) return undefined; // not on the page, or folded away: drawn when it is seen
+      seen.disconnect();
+      report.onTheme(place, start);
+      return start();
+    };
+    const seen = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && begin(), { rootMargin: "400px" });
     seen.observe(place);
+    undrawn.add(begin);
+    drawRest();
     new ResizeObserver(() => {
       if (view && Math.abs(place.clientWidth - width) > 1) start();
     }).observe(place);
