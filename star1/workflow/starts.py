@@ -55,8 +55,8 @@ class Starts:
         write_text(_file(job), json.dumps(Note(files=files, job=digest(job), params=params)))
 
     def _digest(self, path: str) -> str | None:
-        found: str | None = self._digests.now(path, _content)
-        return found and f"sha256:{found}"
+        found = self._digests.now(path, _content)
+        return f"sha256:{found}" if found else None
 
     def check(self, output: str, record: Any) -> None:
         """A record is about to be written: mark it if it is not about what the job started with."""
