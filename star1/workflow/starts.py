@@ -80,7 +80,7 @@ class Starts:
         begun, ended = note["files"], record.input_checksums
         if begun != ended:
             files = {path: ended.get(path) or self._digest(path) for path in {*begun, *ended}}
-            if changed := sorted(path for path, found in files.items() if found != begun.get(path)):
+            if changed := sorted(str(path) for path, found in files.items() if found != begun.get(path)):
                 return MIXED + changed[0] + (f" and {len(changed) - 1} more" if changed[1:] else "")
         if "job" in note and (note["job"] != digest(job) or note["params"] != record.params):
             return f"{MIXED}its rule, or values of params.yaml"
