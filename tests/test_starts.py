@@ -169,6 +169,23 @@ def test_note_of_an_earlier_run_does_not_count(job: Any) -> None:
     assert not list(starts.FOLDER.iterdir())
 
 
+def test_file_that_changed_right_after_the_job(job: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """DVC would take its digest next."""
+    for name in FILES:
+        Path(name).write_text(name)
+    job.dag = SimpleNamespace(workflow=SimpleNamespace(is_main_process=True))
+    here = starts.Starts()
+    here.expect(SimpleNamespace(jobs=[job], needrun=lambda _: True))
+    here.note(job)
+    here.look_again()
+    assert not here.mixed()
+    Path("a.py").write_text("edited")
+    here.look_again()
+    here.look_again()
+    assert here.mixed() == {"judge"}
+    assert capsys.readouterr().err.count(f"not recorded: judge: {trust.MIXED}a.py; expected") == 1
+
+
 def test_record_that_no_job_of_this_process_made_is_left_alone(job: Any) -> None:
     """So are those that are taken over from DVC."""
     record = SimpleNamespace(input_checksums=FILES, params=["p"])

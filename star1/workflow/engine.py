@@ -108,6 +108,7 @@ def on_end(workflow: Any) -> None:
     if INSIDE_DVC in os.environ:
         sync.MEMO.unlink(missing_ok=True)  # Snakemake's records are those of another state than the one seen last
         sync.track_replies()
+        starts.here().look_again()
         if mixed := starts.here().mixed():
             hint = "`dvc repro` again."
             raise Star1Error(", ".join(sorted(mixed)), "not made from what there is now", "nothing to change", hint)

@@ -65,26 +65,46 @@ class Starts:
             return
         if reason := self._reason(job, record):
             record.params = [MARK + reason]
-            if stage_name(job) not in self.mixed():
-                self._mixed[stage_name(job)] = job, job.attempt
-                _tell(stage_name(job), reason)
+            self._tell(job, reason)
+
+    def look_again(self) -> None:
+        """Before DVC takes its own digests: what jobs started with is still there."""
+        for job in {stage_name(job): job for job in self._jobs.values()}.values():
+            if (note := self._note(job)) and (reason := self._changed(note, {})):
+                self._tell(job, reason)
+
+    def _tell(self, job: Any, reason: str) -> None:
+        stage = stage_name(job)
+        if stage not in self.mixed():
+            self._mixed[stage] = job, job.attempt
+            hint = "it is not recorded and runs again; edit while nothing runs, or in another clone."
+            tell(f"not recorded: {Star1Error(stage, reason, 'what it started with', hint)}")
 
     def mixed(self) -> set[str]:
         """The stages that ended and are not recorded; a later attempt of a job is another matter."""
         return {name for name, (job, attempt) in self._mixed.items() if job.attempt == attempt}
 
     def _reason(self, job: Any, record: Any) -> str | None:
-        note = self._notes.get(stage_name(job)) or _read(job)
-        if note is None:
+        if (note := self._note(job)) is None:
             return UNNOTED
-        begun, ended = note["files"], record.input_checksums
-        if begun != ended:
-            files = {path: ended.get(path) or self._digest(path) for path in {*begun, *ended}}
-            if changed := sorted(str(path) for path, found in files.items() if found != begun.get(path)):
-                return MIXED + changed[0] + (f" and {len(changed) - 1} more" if changed[1:] else "")
+        if reason := self._changed(note, record.input_checksums):
+            return reason
         if "job" in note and (note["job"] != digest(job) or note["params"] != record.params):
             return f"{MIXED}its rule, or values of params.yaml"
         return None
+
+    def _note(self, job: Any) -> Note | None:
+        return self._notes.get(stage_name(job)) or _read(job)
+
+    def _changed(self, note: Note, ended: dict[str, str]) -> str | None:
+        """Which files are not those of the note; `ended` are digests that are known already, by path."""
+        begun = note["files"]
+        if begun == ended:
+            return None
+        files = {path: ended.get(path) or self._digest(path) for path in {*begun, *ended}}
+        changed = sorted(path for path, found in files.items() if found != begun.get(path))
+        more = f" and {len(changed) - 1} more" if changed[1:] else ""
+        return f"{MIXED}{changed[0]}{more}" if changed else None
 
     def save(self) -> None:
         """Keep the digests for the next start."""
@@ -106,11 +126,6 @@ def _read(job: Any) -> Note | None:
     except (FileNotFoundError, json.JSONDecodeError):
         return None
     return found
-
-
-def _tell(stage: str, reason: str) -> None:
-    hint = "it is not recorded and runs again; edit while nothing runs, or in another clone."
-    tell(f"not recorded: {Star1Error(stage, reason, 'what it started with', hint)}")
 
 
 @functools.cache
