@@ -79,7 +79,10 @@ def sync_engines(args: argparse.Namespace) -> None:
     from star1.workflow import sync
 
     replies = sync.track_replies()
-    recorded = sync.to_dvc(args.fresh)
+    fresh = (
+        None if args.fresh is None else {name: digest for name, _, digest in (one.partition("=") for one in args.fresh)}
+    )
+    recorded = sync.to_dvc(fresh)
     told = sync.to_snakemake() if args.both else []
     sync.remember()
     parts = [f"{len(recorded)} stages recorded in dvc.lock", f"{len(told)} told to snakemake"]
@@ -395,7 +398,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--fresh",
         nargs="*",
-        metavar="STAGE",
+        metavar="STAGE[=DIGEST]",
         help="only these stages (a run knows which are up to date); by default they are planned anew",
     )
     command.set_defaults(do=sync_engines)

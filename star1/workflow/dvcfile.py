@@ -1,6 +1,8 @@
 """dvc.yaml, generated from the rules: one stage per rule and wildcard value."""
 
+import os
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from star1.workflow.outputs import is_fetched_again
 from star1.workflow.plots import axes_of
 
 HEADER = "# Generated from the rules by `star1 dvc-yaml`; do not edit.\n"
+PARAMS = "params.yaml"
 # Small files that people read and compare: git keeps them, DVC only records their digests.
 IN_STEP = "in_step"
 IN_GIT = ("results/metrics/", "results/tables/", "results/plots/")
@@ -73,11 +76,8 @@ def in_step_stage(workflow: Any, dag: Any) -> dict[str, Any]:
 
     It depends on what shapes the DAG, rules and lists in params.yaml, and on all code and values that a job reads.
     """
-    root, planned = Path.cwd().resolve(), jobs(dag)
-    files = [Path(file.get_path_or_uri(secret_free=False)) for file in workflow.included]
-    names = {path.resolve().relative_to(root).as_posix() for path in files}
+    planned, names = jobs(dag), deciding(workflow)
     names |= {str(file) for job in planned for file in job.input if basis.is_code(str(file))}
-    names |= {name for name in WRITERS if Path(name).exists()}
     entry: dict[str, Any] = {"cmd": "sh scripts/stage.sh --in-step", "deps": sorted(names)}
     keys = {*workflow.globals["P"].shaping, *(name for job in planned for name in parameter_names(job))}
     # Two levels are as exact, since the files that are written decide, and as many however many runs there are.
@@ -86,6 +86,33 @@ def in_step_stage(workflow: Any, dag: Any) -> dict[str, Any]:
     if outs := sorted({path for job in planned if (path := basis.path_of(job))}):
         entry["outs"] = outs
     return entry
+
+
+def deciding(workflow: Any) -> set[str]:
+    """The files that decide what the stages are, and what they are told to stand on: the rules, and the code that reads them."""
+    root = Path.cwd().resolve()
+    files = [Path(file.get_path_or_uri(secret_free=False)) for file in workflow.included]
+    names = {path.resolve().relative_to(root).as_posix() for path in files}
+    return names | {name for name in WRITERS if Path(name).exists()}
+
+
+def changed_since(files: Iterable[str], moment: float) -> list[str]:
+    """The files among these that were written, or put there, since a moment in seconds of the epoch; also those that are gone."""
+
+    def since(path: str) -> bool:
+        try:
+            stat = os.stat(path)
+        except FileNotFoundError:
+            return True
+        return max(stat.st_mtime, stat.st_ctime) > moment
+
+    return sorted(filter(since, files))
+
+
+def digest_in(command: str) -> str:
+    """The digest of the job in the command of a stage; "" where it has none."""
+    words = shlex.split(command)
+    return words[3] if len(words) > 3 else ""
 
 
 def text(workflow: Any, dag: Any) -> str:
@@ -117,14 +144,22 @@ def write_yaml(new: str) -> bool:
     return True
 
 
-def check() -> dict[str, str]:
+def check(since: float | None = None) -> dict[str, str]:
     """Compare dvc.yaml with the rules; gives the files of the stages' bases.
 
+    Args:
+        since: if given, the files that it hangs on must not have been written since then [s of the epoch].
+
     Raises:
-        Star1Error: it is out of step.
+        Star1Error: it is out of step, or a file that it hangs on was written meanwhile.
     """
     path = Path("dvc.yaml")
-    new, bases = planned()
+    with load_dag() as (workflow, dag):
+        new, bases = text(workflow, dag), basis.of_jobs(workflow, dag)
+        read = {PARAMS, *in_step_stage(workflow, dag)["deps"]}
+    if since is not None and (changed := changed_since(read, since)):  # DVC takes their digests next
+        hint = "`dvc repro` again."
+        raise Star1Error(changed[0], "it changed while stage in_step ran", "to stay as it is meanwhile", hint)
     if not path.exists() or path.read_text("utf-8") != new:
         raise Star1Error("dvc.yaml", "out of step with the rules", "what the rules generate", "run `star1 dvc-yaml`.")
     return bases

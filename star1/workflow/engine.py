@@ -3,19 +3,23 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from star1.errors import Star1Error, tell
-from star1.workflow import basis, containers, dvcfile, foresight, slurm, sync, trust
+from star1.workflow import basis, containers, dvcfile, foresight, slurm, starts, sync, trust
 from star1.workflow.dag import TRUST_CHECK_OFF, digest, jobs, stage_name
 from star1.workflow.stage import STAGE_DIGEST
 
 INSIDE_DVC = "DVC_STAGE"
+# When Snakemake began to read the rules.
+READ_AT = time.time()
 
 
 def before_plan(workflow: Any) -> None:
     """Compare outputs with their records, unless this is a job's own process or one that DVC started for one rule."""
+    starts.watch()
     foresight.tell_after_dry_run(workflow)
     if workflow.is_main_process and INSIDE_DVC not in os.environ and TRUST_CHECK_OFF not in os.environ:
         sync.check_trust()
@@ -41,6 +45,8 @@ def on_start(workflow: Any) -> None:
         Star1Error: dvc.yaml is out of step with the rules or with a list in params.yaml, an image is not there, a job of an
             earlier run is still in the queue, or one asks for several machines where there is no Slurm.
     """
+    if not workflow.touch:
+        starts.here().expect(workflow.dag)
     slurm.check_left_over(workflow)
     slurm.check_machines(workflow)
     if containers.in_use(workflow):
@@ -89,7 +95,12 @@ def _whole(workflow: Any) -> bool:
 
 
 def on_end(workflow: Any) -> None:
-    """After a run, whether it succeeded or not: keep the digests of what was made, then tell DVC."""
+    """After a run, whether it succeeded or not: keep the digests of what was made, then tell DVC.
+
+    Raises:
+        Star1Error: DVC waits for this run, and would record that an output was made from what was not there at its start.
+    """
+    starts.here().save()
     untrusted = trust.seal()
     containers.record(workflow)
     if not sync.uses_dvc():
@@ -97,14 +108,20 @@ def on_end(workflow: Any) -> None:
     if INSIDE_DVC in os.environ:
         sync.MEMO.unlink(missing_ok=True)  # Snakemake's records are those of another state than the one seen last
         sync.track_replies()
+        starts.here().look_again()
+        if mixed := starts.here().mixed():
+            hint = "`dvc repro` again."
+            raise Star1Error(", ".join(sorted(mixed)), "not made from what there is now", "nothing to change", hint)
         return
     dag = workflow.dag
     # An input that changed after its job had read it is not what the output was made from; DVC would take it for that.
     fresh = [
-        stage_name(job)
+        f"{stage_name(job)}={digest(job)}"
         for job in jobs(dag)
         if (not dag.needrun(job) or dag.finished(job)) and not untrusted & {str(file) for file in job.output}
     ]
+    if not dvcfile.changed_since({dvcfile.PARAMS, *dvcfile.deciding(workflow)}, READ_AT):
+        fresh.append(dvcfile.IN_STEP)
     if whole := _whole(workflow):  # dvc.yaml can be made from it
         dvcfile.write_yaml(dvcfile.text(workflow, dag))
     basis.write(basis.of_jobs(workflow, dag), whole=whole)

@@ -2,9 +2,11 @@
 
 import os
 import sys
+import time
 
 from star1.errors import run
 
+BEGAN = time.time()
 STAGE_DIGEST = "STAR1_STAGE_DIGEST"
 
 
@@ -13,7 +15,7 @@ def main() -> None:
     if sys.argv[1:] == ["--in-step"]:
         from star1.workflow import basis, dvcfile
 
-        run(lambda: basis.write(dvcfile.check()))
+        run(lambda: basis.write(dvcfile.check(BEGAN)))
         return
     rule, digest, *outputs = sys.argv[1:]
     os.environ[STAGE_DIGEST] = digest

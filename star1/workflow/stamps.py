@@ -35,10 +35,11 @@ class Stamped:
     def of(self, name: str, find: Callable[[Path], Any]) -> Any:
         """What `find` gives for a file, something that JSON can hold; None when the file is not there."""
         if name not in self._seen:
-            self._seen[name] = self._look(name, find)
+            self._seen[name] = self.now(name, find)
         return self._seen[name]
 
-    def _look(self, name: str, find: Callable[[Path], Any]) -> Any:
+    def now(self, name: str, find: Callable[[Path], Any]) -> Any:
+        """As `of`, with another look at a file that was looked at before."""
         path = self.root / name
         try:
             stat = os.stat(path)

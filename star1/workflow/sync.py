@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -139,32 +139,31 @@ def _only_lacks(stage: Any, away: Collection[str], current: basis.Current) -> bo
     )
 
 
-def to_dvc(fresh: Collection[str] | None = None) -> list[str]:
+def to_dvc(fresh: Mapping[str, str] | None = None) -> list[str]:
     """Record in dvc.lock every stage that Snakemake holds to be up to date and DVC does not; gives their names.
 
     Never `dvc commit` by hand for this: it takes whatever lies there for right.
 
     Args:
-        fresh: the stages that Snakemake holds to be up to date, if that is known already; dvc.yaml is in step then.
+        fresh: the stages that Snakemake holds to be up to date, if that is known already, with the digests of their jobs; a
+            stage whose command in dvc.yaml has another digest is not recorded.
     """
     # What a run planned with is no longer there: nobody can tell DVC what its outputs were made from.
     stale = basis.stale()
     if fresh is None or stale:
         dvcfile.write()
     stale_for_dvc = dvc_plan(wait=True)[1]
-    if stale_for_dvc and fresh is None:
-        names = stale_for_dvc - set(snakemake_plan())
-    else:
-        names = stale_for_dvc & {*(fresh or ()), dvcfile.IN_STEP}
-    recorded = _commit(names, stale if fresh is not None else set()) if names else []
+    names = stale_for_dvc & {*fresh} if fresh is not None else stale_for_dvc and stale_for_dvc - set(snakemake_plan())
+    recorded = _commit(names, stale if fresh is not None else set(), fresh or {}) if names else []
     remember()
     return recorded
 
 
-def _commit(names: Collection[str], stale: Collection[str] = ()) -> list[str]:
+def _commit(names: Collection[str], stale: Collection[str] = (), digests: Mapping[str, str] | None = None) -> list[str]:
     """`dvc commit -f` of several stages with one lock and one write of dvc.lock (by name it reads the index for each).
 
-    Gives the names of those recorded: not those that stand on a stale file, nor `in_step` when one is.
+    Gives the names of those recorded: not those that stand on a stale file or are another job than that of the digest, nor
+    `in_step` when a file is stale.
     """
     with dvc_repo(wait=True) as repo:
         stages = [
@@ -172,6 +171,7 @@ def _commit(names: Collection[str], stale: Collection[str] = ()) -> list[str]:
             for stage in repo.index.stages
             if stage.addressing in names
             and not {dep.def_path for dep in stage.deps} & set(stale)
+            and (digests or {}).get(stage.addressing, "") in ("", dvcfile.digest_in(stage.cmd))
             and (stage.addressing != dvcfile.IN_STEP or all(out.exists for out in stage.outs))
         ]
         for stage in stages:
@@ -256,9 +256,13 @@ def _state(untrusted: dict[str, str]) -> str:
     lock, digests = Path("dvc.lock"), trust.Digests()
     # An input that changed is a change for DVC as well: its lock has nothing new to say about it.
     changed = [output for output, reason in untrusted.items() if not reason.startswith(trust.INPUT)]
-    contents = {output: digests.of_output(output) for output in changed}
-    digests.save()
+    contents: dict[str, str | None] = {output: digests.of_output(output) for output in changed}
+    # Of what was made while its files changed, DVC may hold an earlier run's record, which holds again when they are put back.
+    mixed = [output for output, reason in untrusted.items() if reason.startswith((trust.MIXED, trust.UNNOTED))]
+    read = {path for output in mixed for path in trust.read_record(output).get("input_checksums") or {}}
+    contents |= {path: digests.of(path) for path in sorted({*read, *(("params.yaml",) if mixed else ())})}
     bases = {path.name: path.read_text("utf-8") for path in basis.FOLDER.glob("*.json")}
+    digests.save()
     text = json.dumps([lock.read_text("utf-8") if lock.exists() else "", contents, bases], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -28,6 +28,9 @@ DIGESTS = Path(".snakemake/star1/digests.json")
 OUTPUTS = Path(".snakemake/star1/outputs.json")
 MARK = "NOT TRUSTED: "
 INPUT = "its input "
+# Marks that stay, whatever the files hold later (star1.workflow.starts).
+MIXED = "what it was made from changed while its job ran: "
+UNNOTED = "nobody noted what its job started with"
 RECORD_FORMAT = 6
 NAME_MAX = 254
 # What Snakemake puts into an output that is a folder: its modification time is when the job ended.
@@ -109,6 +112,8 @@ def distrust(output: str, record: dict[str, Any], digests: Digests) -> str | Non
     """Why an output that lies there is not what its record says, or None."""
     if record.get("endtime") is None:
         return "there is no record of how it was made"
+    if reason := _lasting(record):
+        return reason
     content = digests.of_output(output)
     if "digest" in record:
         if content != record["digest"]:
@@ -120,6 +125,12 @@ def distrust(output: str, record: dict[str, Any], digests: Digests) -> str | Non
         if now is not None and f"sha256:{now}" != checksum:
             return f"{INPUT}{path} changed"
     return None
+
+
+def _lasting(record: dict[str, Any]) -> str | None:
+    """The reason in a mark that was written with the record itself, by the run that made it."""
+    marks = (text for text in record.get("params") or [] if isinstance(text, str) and text.startswith(MARK))
+    return next((text.removeprefix(MARK) for text in marks), None)
 
 
 def unmarked(record: dict[str, Any]) -> dict[str, Any]:
