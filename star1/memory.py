@@ -17,10 +17,9 @@ from star1.recipe import Settings
 from star1.rooms import GIB, room_of
 from star1.shapes import Shape, read_shape
 
-# What a process has before the first weight: interpreter, libraries, oneDNN's kernels (CPU), CUDA's own (GPU); and what
-# one that computes on a GPU has in the machine's memory. That of a CPU was measured (docs/training.md), the others are guesses.
-BEFORE = {"cpu": 0.5 * GIB, "cuda": 1.0 * GIB}
-HOST = 0.9 * GIB
+# What a process has before the first weight: interpreter, libraries, oneDNN's kernels, one for each size of a product that
+# came (CPU), CUDA's own (GPU). Measured on a CPU with data of many lengths (docs/training.md), a guess for a GPU.
+BEFORE = {"cpu": 0.9 * GIB, "cuda": 1.0 * GIB}
 # Lost between blocks. On a GPU a guess, of everything. On a CPU of what comes and goes, measured (docs/training.md): what
 # was freed stays with the process (heap.py), and small blocks that are still needed keep a hole from being one with the
 # next. Adapters, whose products are in parts that are narrowed, widened and added, leave twice as many holes.
@@ -147,8 +146,7 @@ def loading(shape: Shape, plan: Plan) -> float:
 
     DeepSpeed and FSDP2 are given a model that each process has read whole; four bits are read onto the GPU.
     """
-    before = BEFORE["cpu"] if plan.kind == "cpu" else HOST
-    return before + (0.0 if plan.tier == "qlora" else _base(shape, plan))
+    return BEFORE["cpu"] + (0.0 if plan.tier == "qlora" else _base(shape, plan))
 
 
 def exporting(shape: Shape, plan: Plan) -> float:
@@ -162,7 +160,7 @@ def exporting(shape: Shape, plan: Plan) -> float:
 
 def of_machine(shape: Shape, plan: Plan) -> float:
     """The most that all processes of one machine have in its memory, where they compute on GPUs [bytes]."""
-    return max(plan.local * loading(shape, plan), plan.local * HOST + offloaded(shape, plan))
+    return max(plan.local * loading(shape, plan), plan.local * BEFORE["cpu"] + offloaded(shape, plan))
 
 
 def needed(shape: Shape, plan: Plan) -> float:
@@ -193,7 +191,7 @@ def _base(shape: Shape, plan: Plan) -> float:
 
 def _held(shape: Shape, plan: Plan) -> dict[str, float]:
     """Weights, gradients and moments."""
-    count, trained, narrow = shape.weights, _trained(shape, plan), plan.precision == "bf16"
+    trained, narrow = _trained(shape, plan), plan.precision == "bf16"
     matrices = shape.layers * shape.linear
     weights, adapters = _base(shape, plan), trained * 4.0 if plan.tier != "full" else 0.0
     # Autocast keeps what it has narrowed until the forward pass is over, and layers keep it for the backward pass.

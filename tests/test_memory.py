@@ -102,7 +102,7 @@ def test_every_process_of_a_machine_reads_the_whole_base() -> None:
     """Nobody counted that: 32B weights in eight processes are a thousand GB before the first is spread."""
     plan = Plan(processes=8, sharding="zero3", checkpointing=True)
     assert memory.offloaded(LARGE, plan) == 0
-    whole = 8 * (4 * LARGE.weights + memory.HOST)
+    whole = 8 * (4 * LARGE.weights + memory.BEFORE["cpu"])
     assert memory.of_machine(LARGE, plan) == whole
     assert memory.fits(LARGE, plan, 140 * GIB, whole)
     assert not memory.fits(LARGE, plan, 140 * GIB, whole - 1)
