@@ -17,8 +17,8 @@ from star1.recipe import Settings
 from star1.rooms import GIB, room_of
 from star1.shapes import Shape, read_shape
 
-# What a process has before the first weight: interpreter, libraries, oneDNN's kernels, one for each size of a product that
-# came (CPU), CUDA's own (GPU). Measured on a CPU with data of many lengths (docs/training.md), a guess for a GPU.
+# What a process has before the first weight, and whatever its data: interpreter, libraries, oneDNN's kernels (CPU), CUDA's
+# own (GPU). Measured on a CPU with data of many lengths (docs/training.md), a guess for a GPU.
 BEFORE = {"cpu": 0.9 * GIB, "cuda": 1.0 * GIB}
 # Lost between blocks. On a GPU a guess, of everything. On a CPU of what comes and goes, measured (docs/training.md): what
 # was freed stays with the process (heap.py), and small blocks that are still needed keep a hole from being one with the
