@@ -17,10 +17,14 @@ from star1.recipe import Settings
 from star1.rooms import GIB, room_of
 from star1.shapes import Shape, read_shape
 
-# What a process has before the first weight: interpreter, libraries, oneDNN's kernels (CPU), CUDA's own (GPU).
-# And a share of the rest, lost between blocks. Both were measured on a CPU (docs/training.md), and are guesses for a GPU.
+# What a process has before the first weight, and whatever its data: interpreter, libraries, oneDNN's kernels (CPU), CUDA's
+# own (GPU). Measured on a CPU with data of many lengths (docs/training.md), a guess for a GPU.
 BEFORE = {"cpu": 0.9 * GIB, "cuda": 1.0 * GIB}
-LOST = {"cpu": 0.25, "cuda": 0.05}
+# Lost between blocks. On a GPU a guess, of everything. On a CPU of what comes and goes, measured (docs/training.md): what
+# was freed stays with the process (heap.py), and small blocks that are still needed keep a hole from being one with the
+# next. Adapters, whose products are in parts that are narrowed, widened and added, leave twice as many holes.
+LOST = 0.05
+HOLES = {"full": 0.4, "lora": 0.8}
 RANK = 16  # of adapters, where none is told
 ROOM = 1.125  # tokens with the room after them, for each token of sequences that attention takes by plain products
 BUCKETS = 2 * 5e8  # weights that DeepSpeed keeps in flight between processes
@@ -116,8 +120,16 @@ def estimate(shape: Shape, plan: Plan) -> dict[str, float]:
     held = _held(shape, plan)
     held["activations"] = activations(shape, plan)
     held["logits"] = logits(shape, plan)
-    held["process"] = BEFORE[plan.kind] + LOST[plan.kind] * sum(held.values())
+    held["process"] = BEFORE[plan.kind] + _lost(shape, plan, held)
     return {name: held[name] for name in PARTS}
+
+
+def _lost(shape: Shape, plan: Plan, held: dict[str, float]) -> float:
+    """Memory that is between blocks. On a CPU weights and moments are asked for once, and leave no holes."""
+    if plan.kind != "cpu":
+        return LOST * sum(held.values())
+    moving = held["activations"] + held["logits"] + _gathered(shape, plan)
+    return HOLES["full" if plan.tier == "full" else "lora"] * moving
 
 
 def offloaded(shape: Shape, plan: Plan) -> float:
@@ -137,14 +149,24 @@ def loading(shape: Shape, plan: Plan) -> float:
     return BEFORE["cpu"] + (0.0 if plan.tier == "qlora" else _base(shape, plan))
 
 
+def exporting(shape: Shape, plan: Plan) -> float:
+    """What the main process has on a CPU while it writes the checkpoint, which is in bfloat16 [bytes].
+
+    What was trained lies there still. Adapters are added to a base that is read again: its file, and the sums.
+    """
+    held = _held(shape, plan)
+    return BEFORE["cpu"] + held["weights"] + held["optimizer"] + shape.weights * (2.0 if plan.tier == "full" else 4.0)
+
+
 def of_machine(shape: Shape, plan: Plan) -> float:
     """The most that all processes of one machine have in its memory, where they compute on GPUs [bytes]."""
     return max(plan.local * loading(shape, plan), plan.local * BEFORE["cpu"] + offloaded(shape, plan))
 
 
 def needed(shape: Shape, plan: Plan) -> float:
-    """The most that a process has where it computes [bytes]; on a CPU, reading the base may take more than training."""
-    return max(sum(estimate(shape, plan).values()), loading(shape, plan) if plan.kind == "cpu" else 0.0)
+    """The most that a process has where it computes [bytes]; on a CPU, reading or writing may take more than training."""
+    training = sum(estimate(shape, plan).values())
+    return training if plan.kind != "cpu" else max(training, loading(shape, plan), exporting(shape, plan))
 
 
 def _trained(shape: Shape, plan: Plan) -> float:
@@ -169,7 +191,7 @@ def _base(shape: Shape, plan: Plan) -> float:
 
 def _held(shape: Shape, plan: Plan) -> dict[str, float]:
     """Weights, gradients and moments."""
-    count, trained, narrow = shape.weights, _trained(shape, plan), plan.precision == "bf16"
+    trained, narrow = _trained(shape, plan), plan.precision == "bf16"
     matrices = shape.layers * shape.linear
     weights, adapters = _base(shape, plan), trained * 4.0 if plan.tier != "full" else 0.0
     # Autocast keeps what it has narrowed until the forward pass is over, and layers keep it for the backward pass.
@@ -181,17 +203,26 @@ def _held(shape: Shape, plan: Plan) -> dict[str, float]:
     if plan.sharding.startswith("zero"):
         moments += trained * 4.0 / share  # DeepSpeed's own copy of the weights that it changes
         gradients += min(BUCKETS, 2.0 * trained) * 4.0
+    if plan.sharding == "none" and plan.processes > 1:
+        gradients *= 2  # torch adds them up over processes in buckets of its own
     if plan.sharding in ("zero3", "fsdp"):
-        together = float(min(2 * shape.layer + shape.head * (1 if shape.tied else 2), count))
-        if plan.sharding == "zero3":
-            together = min(LIVE, count) + min(PREFETCHED, count)
-        weights = weights / share + together * _width(plan) * (share > 1)
+        weights = weights / share + _gathered(shape, plan)
         # DeepSpeed keeps whole in every process what has fewer than 100,000 elements, as most matrices of adapters have.
         adapters /= share if plan.sharding == "fsdp" else 1
     if plan.kind == "cuda" and plan.offload != "none":  # from a CPU to its own memory would free nothing
         moments = 0.0
         weights -= _base(shape, plan) / share if plan.offload == "all" else 0.0
     return {"weights": weights + adapters + copies, "gradients": gradients, "optimizer": moments}
+
+
+def _gathered(shape: Shape, plan: Plan) -> float:
+    """Weights of other processes that one has for the products at hand [bytes]."""
+    if plan.sharding not in ("zero3", "fsdp") or plan.processes == 1:
+        return 0.0
+    together = float(min(2 * shape.layer + shape.head * (1 if shape.tied else 2), shape.weights))
+    if plan.sharding == "zero3":
+        together = min(LIVE, shape.weights) + min(PREFETCHED, shape.weights)
+    return together * _width(plan)
 
 
 def activations(shape: Shape, plan: Plan) -> float:
@@ -206,13 +237,31 @@ def activations(shape: Shape, plan: Plan) -> float:
 
 def per_layer(shape: Shape, plan: Plan) -> float:
     """What a layer keeps for each token [bytes]."""
-    width = 2.0 if plan.precision == "bf16" else 4.0
+    narrow = plan.precision == "bf16"
+    width = 2.0 if narrow else 4.0
     query, key = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
-    # Two norms: what came in, and it at length one, in float32. What goes out is narrowed once for each of five matrices.
-    norms = 4 * 4.0 * shape.hidden + (5 * 2.0 * shape.hidden if width == 2 else 2 * 4.0 * shape.hidden)
     # Queries, keys and values as attention sees them, what comes out, and the same as one piece.
     heads = width * ((query + 2 * key) * ROOM + query if _plain(plan) else 3 * query + 2 * key)
-    return norms + heads + 3 * width * shape.intermediate  # gate, the other half, and their product
+    kept = _norms(shape, plan) + heads + 3 * width * shape.intermediate  # gate, the other half, and their product
+    if plan.tier == "full" or not narrow or (plan.kind != "cpu" and plan.sharding != "zero3"):
+        return kept
+    # Adapters are float32: each widens what comes to it and narrows it again for its product, and keeps what it narrowed in
+    # place of what came. DeepSpeed's products, of weights that it puts together, keep what they were given: both.
+    inputs = 5 * shape.hidden + query + shape.intermediate
+    shared = (2 * shape.hidden + query + shape.intermediate) * 2.0
+    return kept + 4.0 * inputs if plan.sharding == "zero3" else kept + 2.0 * inputs - shared
+
+
+def _norms(shape: Shape, plan: Plan) -> float:
+    """What the two norms of a layer keep for each token: what came in, and what goes out [bytes].
+
+    On a GPU, where nothing has been measured, they still count as the library's own, which keep more.
+    """
+    narrow = plan.precision == "bf16"
+    if plan.kind != "cpu":
+        return 4 * 4.0 * shape.hidden + (5 * 2.0 * shape.hidden if narrow else 2 * 4.0 * shape.hidden)
+    came = 4.0 if plan.tier == "full" or not narrow else 2.0  # as wide as the embedding
+    return 2 * (came + (2.0 if narrow else 4.0)) * shape.hidden
 
 
 def _plain(plan: Plan) -> bool:
@@ -231,7 +280,9 @@ def _scores(shape: Shape, plan: Plan) -> float:
 def _working(shape: Shape, plan: Plan) -> float:
     """What comes and goes within the backward pass of a layer, for each token [bytes]."""
     width = 2.0 if plan.precision == "bf16" else 4.0
-    return 3 * width * shape.intermediate + 4 * 4.0 * shape.hidden
+    # What goes into an adapter, widened, and its gradient.
+    wide = 8.0 * shape.intermediate if plan.tier != "full" and width == 2 and plan.kind == "cpu" else 0.0
+    return 3 * width * shape.intermediate + 4 * 4.0 * shape.hidden + wide
 
 
 def logits(shape: Shape, plan: Plan) -> float:
