@@ -1,5 +1,6 @@
 """Sequences packed without padding, and attention that keeps them apart."""
 
+import contextlib
 import functools
 import inspect
 import itertools
@@ -12,6 +13,8 @@ import torch.nn.functional as functional
 from star1.rendering import IGNORED, Example
 
 PACKED = "star1_packed"  # name of our attention function in transformers' table
+# Architectures whose packs are known to give what single sequences give; with others it is tried.
+EXACT = ("llama", "mistral", "qwen2", "qwen3")
 # On the CPU, torch's fused attention takes several times as long for short sequences as a few matrix products do; these
 # keep the scores for the backward pass, so that the fused one takes the long ones.
 SHORT = 2048
@@ -250,12 +253,46 @@ def _varlen() -> Callable[..., torch.Tensor] | None:
     return attend
 
 
-def use_packed_attention(model: Any) -> None:
-    """Switch `model` to `packed_attention`; one with sliding windows keeps its own (exact in packs too, but slower)."""
+def use_packed_attention(model: Any) -> bool:
+    """Switch `model` to `packed_attention` where it gives what the model's own gives; one with windows keeps its own.
+
+    Returns:
+        Whether the sequences of a pack are kept apart. Recurrent layers, convolutions and positions that a model counts
+        from the start of its input do not do that; then nothing but packs of one sequence is right.
+    """
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    if getattr(model.config, "sliding_window", None):
-        return
     AttentionInterface.register(PACKED, packed_attention)
     AttentionMaskInterface.register(PACKED, lambda *_, **__: None)
-    model.set_attn_implementation(PACKED)
+    config = model.config
+    kinds = {"sliding_attention"} if getattr(config, "sliding_window", None) else set()
+    kinds |= set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    if config.model_type in EXACT:
+        if not kinds:
+            model.set_attn_implementation(PACKED)
+        return True
+    own, expected = config._attn_implementation, _tried(model, packed=False)
+    for name in [own] if kinds else [PACKED, own]:
+        model.set_attn_implementation(name)
+        # The library's models may fail in any way with an attention that they were not made for.
+        with contextlib.suppress(KeyError, RuntimeError, TypeError, ValueError):
+            found, narrow = _tried(model, packed=True), model.dtype in (torch.bfloat16, torch.float16)
+            if (found - expected).abs().max() <= (3e-2 if narrow else 1e-4) * expected.abs().max():
+                return True
+    return False
+
+
+def _tried(model: Any, packed: bool) -> torch.Tensor:
+    """Logits of two short sequences, in one pack or each alone [tokens, v]."""
+    table, training, parts = model.get_input_embeddings().weight, model.training, (12, 9)
+    every = (torch.arange(sum(parts), device=table.device) * 7 + 3) % table.shape[0]
+    given: list[dict[str, Any]] = [{"input_ids": one[None], "ends": [0, len(one)]} for one in every.split(parts)]
+    if packed:
+        positions = torch.cat([torch.arange(count) for count in parts]).to(table.device)
+        given = [{"input_ids": every[None], "position_ids": positions[None], "ends": [0, parts[0], sum(parts)]}]
+    model.eval()
+    try:
+        with torch.no_grad():
+            return torch.cat([model(**one, use_cache=False).logits[0].float() for one in given])
+    finally:
+        model.train(training)

@@ -1,6 +1,7 @@
 """The training loop, one for every size: it takes updates, each a list of examples, and knows not where they come from."""
 
 import contextlib
+import dataclasses
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -64,7 +65,9 @@ def train(
     """
     if not torch.cuda.is_available():
         heap.keep()
-    use_packed_attention(model)
+    if not use_packed_attention(model):
+        peers.tell_once(f"{stage}: {model.config.model_type} does not keep sequences of a pack apart: each is taken alone")
+        settings = dataclasses.replace(settings, pack_tokens=1)
     use_feeding_norms(model)
     use_wide_outputs(model)
     use_gated_products(model)
