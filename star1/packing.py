@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import heapq
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,24 @@ def pack(examples: Sequence[Example], capacity: int) -> list[list[Example]]:
             packs.append([example])
             room.append(capacity - len(example.ids))
     return packs
+
+
+def deal(examples: Sequence[Example], capacity: int, world: int) -> list[list[Example]]:
+    """Packs for several processes: as many for each, and those that are computed side by side about as long as each other.
+
+    A round takes as long as its longest pack. Where that cannot be had within the capacity, they are as `pack` makes them.
+    """
+    packs = pack(examples, capacity)
+    if world == 1:
+        return packs
+    dealt: list[list[Example]] = [[] for _ in range(min(-(-len(packs) // world) * world, len(examples)))]
+    tokens = [(0, number) for number in range(len(dealt))]  # of each pack, as a heap
+    for example in sorted(examples, key=lambda example: -len(example.ids)):
+        count, number = tokens[0]
+        heapq.heapreplace(tokens, (count + len(example.ids), number))
+        dealt[number].append(example)
+    fits = max(tokens)[0] <= max(capacity, *(len(example.ids) for example in examples))
+    return sorted(dealt if fits else packs, key=lambda one: -sum(len(example.ids) for example in one))
 
 
 def shares(packs: list[list[Example]], rank: int, world: int) -> Iterator[tuple[list[Example], float]]:

@@ -50,7 +50,16 @@ def render(tokenizer: Any, row: Row, settings: Settings) -> Example | str:
     target = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
     if len(prompt) + len(target) > settings.max_tokens:
         return f"longer than {settings.max_tokens} tokens"
+    if _marked(tokenizer, target[:-1]) or _marked(tokenizer, prompt) > _marked(
+        tokenizer, chat.prompt_ids(tokenizer, "?")
+    ):
+        return "sequence start or end within its text"
     return Example(prompt + target, [IGNORED] * len(prompt) + target)
+
+
+def _marked(tokenizer: Any, ids: Sequence[int]) -> int:
+    """How many sequence starts and ends are among some tokens: a text that spells one out is tokenised to it."""
+    return sum(one in (tokenizer.bos_token_id, tokenizer.eos_token_id) for one in ids)
 
 
 def render_all(tokenizer: Any, rows: Sequence[Row], settings: Settings) -> tuple[list[Example], Counter[str]]:

@@ -14,7 +14,7 @@ from star1 import heap, peers, sharding
 from star1.errors import SettingError, Star1Error, StoppedError, tell
 from star1.layers import use_feeding_norms, use_gated_products, use_wide_outputs
 from star1.losses import Scored
-from star1.packing import collate, pack, shares, use_packed_attention
+from star1.packing import collate, deal, shares, use_packed_attention
 from star1.progress import Progress
 from star1.recipe import Optimisation, rate_at
 from star1.records import Row
@@ -65,8 +65,7 @@ def train(
     """
     if not torch.cuda.is_available():
         heap.keep()
-    if not use_packed_attention(model):
-        peers.tell_once(f"{stage}: {model.config.model_type} does not keep sequences of a pack apart: each is taken alone")
+    if not (apart := use_packed_attention(model)):
         settings = dataclasses.replace(settings, pack_tokens=1)
     use_feeding_norms(model)
     use_wide_outputs(model)
@@ -74,9 +73,13 @@ def train(
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()
-    with peers.told(stage), memory_told(stage, settings.pack_tokens, settings.gradient_checkpointing):
+    longest = max((len(example.ids) for examples in updates for example in examples), default=0)
+    with peers.told(stage), memory_told(stage, settings.pack_tokens, settings.gradient_checkpointing, longest):
         accelerator = sharding.accelerator_for(*spread, settings.gradient_norm)
         _check_processes(updates, stage)
+        if not apart:
+            family = model.config.model_type
+            peers.tell_once(f"{stage}: {family} does not keep sequences of a pack apart: each is taken alone")
         scored = Scored(model, settings.precision)
         prepared = sharding.prepare(accelerator, spread[0], scored, lambda one: make_optimizer(one, settings))
         loop = _Loop(prepared, updates, settings, stage, states)
@@ -147,7 +150,7 @@ class _Loop:
         model.set_rate(rate_at(number, len(self.updates), settings))
         total, world = target_count(examples), peers.world()
         # Every process has the same number of packs, since each is a call of all; those that are missing weigh nothing.
-        mine = list(shares(pack(examples, settings.pack_tokens), peers.rank(), world))
+        mine = list(shares(deal(examples, settings.pack_tokens, world), peers.rank(), world))
         loss, samples = torch.zeros((), device=model.device), 0
         for at, (group, weight) in enumerate(mine):
             # Gradients are averaged over processes: times their number makes that a sum.

@@ -117,3 +117,26 @@ def test_a_run_of_a_model_that_mixes_sequences_takes_each_alone(capsys: pytest.C
     _, history = training.train(model, [examples], settings, "finetune test")
     assert history[0]["loss"] == pytest.approx(expected, rel=1e-5)
     assert "bloom does not keep sequences of a pack apart: each is taken alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("world", [2, 8, 16])
+def test_processes_have_as_much_to_do_as_each_other(world: int) -> None:
+    """128 rows of STAR-1's lengths fill 8 packs: of 16 processes 8 had nothing to do, and with 2 one waited for the other."""
+    draw = random.Random(1)
+    lengths = [int(draw.lognormvariate(6.1, 0.38)) for _ in range(128)]
+    examples = [Example([number] * length, [number] * length) for number, length in enumerate(lengths)]
+    packs = packing.deal(examples, 8192, world)
+    sizes = [sum(len(example.ids) for example in group) for group in packs]
+    assert len(packs) % world == 0
+    assert sorted(example.ids[0] for group in packs for example in group) == [*range(128)]
+    rounds = [max(sizes[start : start + world]) for start in range(0, len(sizes), world)]
+    assert max(sizes) <= 8192
+    assert sum(lengths) > 0.95 * world * sum(rounds)
+
+
+def test_one_process_and_crowded_packs_are_packed_as_ever() -> None:
+    """Where packs as long as each other would be longer than a pack may be, they are not made."""
+    examples = [Example([1] * length, [1] * length) for length in (50, 50, 33, 33, 33)]
+    assert packing.deal(examples, 100, 1) == packing.pack(examples, 100)
+    crowded = [sorted(len(one.ids) for one in group) for group in packing.deal(examples, 100, 2)]
+    assert crowded == [[50, 50], [33, 33, 33]]
