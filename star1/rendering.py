@@ -4,14 +4,16 @@ import dataclasses
 import random
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from star1 import chat
 from star1.errors import InputError, SettingError
 from star1.recipe import Settings
-from star1.records import Row
+from star1.records import Row, read_rows
 
 IGNORED = -100  # label of a token that is read but not learnt
+TEXTS = ("question", "response")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +22,19 @@ class Example:
 
     ids: list[int]
     labels: list[int]
+
+
+def training_rows(path: str | Path) -> list[Row]:
+    """Rows of a file to train on.
+
+    Raises:
+        InputError: it cannot be read, or question or response of a row is no text.
+    """
+    rows = read_rows(path, TEXTS)
+    for number, row in enumerate(rows, 1):
+        if wrong := [name for name in TEXTS if not isinstance(row[name], str)]:
+            raise InputError(f"{path}: row {number}", f"{wrong[0]} {row[wrong[0]]!r}"[:80], "text")
+    return rows
 
 
 def target_text(response: str, think: bool, opened: bool, thinks: bool) -> str | None:

@@ -71,7 +71,7 @@ def train(
     use_wide_outputs(model)
     use_gated_products(model)
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _recompute(model)
     model.train()
     longest = max((len(example.ids) for examples in updates for example in examples), default=0)
     with peers.told(stage), memory_told(stage, settings.pack_tokens, settings.gradient_checkpointing, longest):
@@ -86,6 +86,15 @@ def train(
         loop.watchers = watchers
         loop.run()
     return prepared, loop.history
+
+
+def _recompute(model: Any) -> None:
+    """Have activations computed again in the backward pass; the library has called that by two names."""
+    way = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=way)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=way)
 
 
 def _check_processes(updates: Sequence[list[Example]], stage: str) -> None:
@@ -228,7 +237,7 @@ class _Loop:
                     f"{self.stage}, update {entry['update']} of {len(self.updates)}",
                     f"loss {entry['loss']}, norm of the gradients {entry['norm']}",
                     "a finite loss and norm",
-                    "lower learning_rate, or set gradient_norm",
+                    "lower learning_rate" + ("" if self.settings.gradient_norm else ", or set gradient_norm"),
                 )
         count, factor = self.settings.diverged_updates, self.settings.diverged_factor
         losses = [entry["loss"] for entry in self.history]
