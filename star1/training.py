@@ -25,10 +25,15 @@ GO_ON = "start it again: it goes on after this update"
 
 
 def make_optimizer(model: torch.nn.Module, settings: Optimisation) -> torch.optim.Optimizer:
-    """AdamW without weight decay on biases and norms."""
-    named = [(name.lower(), parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    plain = [parameter for name, parameter in named if name.endswith("bias") or "norm" in name]
-    decayed = [parameter for name, parameter in named if not (name.endswith("bias") or "norm" in name)]
+    """AdamW without weight decay on biases and norms, which go by their name or their layer's kind."""
+    norms = [one for one in model.modules() if "norm" in type(one).__name__.lower()]
+    spared = {id(parameter) for one in norms for parameter in one.parameters(recurse=False)}
+    spared |= {
+        id(one) for name, one in model.named_parameters() if name.lower().endswith("bias") or "norm" in name.lower()
+    }
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    plain = [parameter for parameter in trained if id(parameter) in spared]
+    decayed = [parameter for parameter in trained if id(parameter) not in spared]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas)
 

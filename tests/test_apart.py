@@ -140,3 +140,23 @@ def test_one_process_and_crowded_packs_are_packed_as_ever() -> None:
     assert packing.deal(examples, 100, 1) == packing.pack(examples, 100)
     crowded = [sorted(len(one.ids) for one in group) for group in packing.deal(examples, 100, 2)]
     assert crowded == [[50, 50], [33, 33, 33]]
+
+
+def test_norms_that_are_not_called_so_do_not_decay() -> None:
+    """`ln_1`, `ln_2` and `ln_f` are norms by their kind alone, and decayed."""
+    model = model_of("gpt2")
+    decayed, plain = (group["params"] for group in training.make_optimizer(model, recipe.Optimisation()).param_groups)
+    assert all(weight.ndim == 2 for weight in decayed)
+    assert all(weight.ndim == 1 for weight in plain)
+    assert len(decayed) + len(plain) == len([*model.parameters()])
+
+
+@pytest.mark.parametrize(("name", "apart"), [("bloom", False), ("lfm2", False), ("mixtral", True), ("stablelm", True)])
+def test_sequences_that_mix_are_seen_in_bfloat16_too(name: str, apart: bool) -> None:
+    """As beside adapters: what one sequence does to the next was less than what rounding does to it."""
+    import transformers
+
+    torch.manual_seed(0)
+    config, values, _ = MODELS[name]
+    model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, config)(**values)).to(torch.bfloat16)
+    assert packing.use_packed_attention(model) == apart

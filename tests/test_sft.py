@@ -287,7 +287,9 @@ def test_a_loss_that_is_no_number_ends_the_run(micro: tuple[Any, Any]) -> None:
     with torch.no_grad():
         model.model.norm.weight.fill_(math.nan)
     examples, _ = sft.render_all(micro[0], ROWS, small_settings())
-    told = r"update 1 of 1: loss nan, norm .* expected a finite loss and norm. Hint: lower learning_rate$"  # a norm is set
+    told = (
+        r"update 1 of 1: loss nan, norm .* expected a finite loss and norm. Hint: lower learning_rate$"  # a norm is set
+    )
     with pytest.raises(sft.TrainingError, match=told):
         sft.train(model, [examples], small_settings(), "test")
 
