@@ -311,7 +311,9 @@ def _tried(model: Any, packed: bool, first: int = 3) -> torch.Tensor:
     every = torch.arange(sum(parts), device=table.device) * 7 + 3
     every[: parts[0]] += first - 3
     every %= table.shape[0]
-    given: list[dict[str, Any]] = [{"input_ids": one[None], "ends": [0, len(one)]} for one in torch.split(every, TRIED)]
+    given: list[dict[str, Any]] = [
+        {"input_ids": one[None], "ends": [0, len(one)]} for one in torch.split(every, list(TRIED))
+    ]
     if packed:
         positions = torch.cat([torch.arange(count) for count in parts]).to(table.device)
         given = [{"input_ids": every[None], "position_ids": positions[None], "ends": [0, parts[0], sum(parts)]}]
