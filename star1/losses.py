@@ -12,6 +12,12 @@ from star1.rendering import Example
 # Logits that are there at once: what a CPU keeps near, and what keeps a GPU busy.
 CHUNK = {"cpu": 2**19}
 CHUNK_ELSEWHERE = 2**27
+FEWEST = 128  # rows of a chunk: for each chunk the gradient of the whole output matrix is read and written
+
+
+def rows_at_once(kind: str, vocabulary: int) -> int:
+    """Rows of logits that are there at once on a device of this kind."""
+    return max(FEWEST, CHUNK.get(kind, CHUNK_ELSEWHERE) // vocabulary)
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
@@ -30,7 +36,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         pairs = zip((hidden, weight, bias), ctx.needs_input_grad, strict=False)
         made = [torch.zeros_like(one, dtype=torch.float32) if on and one is not None else None for one, on in pairs]
-        narrow, rows = weight.to(dtype), max(1, CHUNK.get(kind, CHUNK_ELSEWHERE) // weight.shape[0])
+        narrow, rows = weight.to(dtype), rows_at_once(kind, weight.shape[0])
         room = _Room(min(rows, len(targets)), weight.shape[0], dtype, hidden.device)
         with torch.autocast(kind, enabled=False):
             for start in range(0, len(targets), rows):
