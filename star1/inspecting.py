@@ -8,8 +8,8 @@ from typing import Any
 from star1 import chat, checkpoints, runs
 from star1.errors import InputError
 from star1.recipe import Settings, settings_from
-from star1.records import Row, read_rows
-from star1.rendering import IGNORED, Example, render
+from star1.records import Row
+from star1.rendering import IGNORED, Example, render, training_rows
 
 READ, LEARNT = "read  ", "learnt"
 
@@ -118,7 +118,7 @@ def inspect(values: dict[str, Any], run: str, row: int | None, identity: str | N
     base = checkpoints.folder_of(inputs.base(job))
     checkpoints.read_manifest(base)
     tokenizer = chat.load_tokenizer(str(base))
-    rows = [one for path in inputs.training_data(job) for one in read_rows(path, ["question", "response"])]
+    rows = [one for path in inputs.training_data(job) for one in training_rows(path)]
     if identity is not None:
         row = next((at for at, one in enumerate(rows) if str(one.get("id")) == identity), None)
         if row is None:

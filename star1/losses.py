@@ -12,6 +12,12 @@ from star1.rendering import Example
 # Logits that are there at once: what a CPU keeps near, and what keeps a GPU busy.
 CHUNK = {"cpu": 2**19}
 CHUNK_ELSEWHERE = 2**27
+FEWEST = 128  # rows of a chunk: for each chunk the gradient of the whole output matrix is read and written
+
+
+def rows_at_once(kind: str, vocabulary: int) -> int:
+    """Rows of logits that are there at once on a device of this kind."""
+    return max(FEWEST, CHUNK.get(kind, CHUNK_ELSEWHERE) // vocabulary)
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
@@ -30,7 +36,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         pairs = zip((hidden, weight, bias), ctx.needs_input_grad, strict=False)
         made = [torch.zeros_like(one, dtype=torch.float32) if on and one is not None else None for one, on in pairs]
-        narrow, rows = weight.to(dtype), max(1, CHUNK.get(kind, CHUNK_ELSEWHERE) // weight.shape[0])
+        narrow, rows = weight.to(dtype), rows_at_once(kind, weight.shape[0])
         room = _Room(min(rows, len(targets)), weight.shape[0], dtype, hidden.device)
         with torch.autocast(kind, enabled=False):
             for start in range(0, len(targets), rows):
@@ -164,19 +170,23 @@ def pack_loss(causal: Any, batch: dict[str, Any], chunked: bool) -> torch.Tensor
 def is_plain(causal: Any) -> bool:
     """Whether the logits are hidden states times output matrix and nothing else: neither scaled nor capped.
 
-    It is tried on a few tokens, since there are as many names for such settings as architectures.
+    It is tried on a few tokens, since there are as many names for such settings as architectures; with large logits, since
+    a cap leaves small ones as they are.
     """
     head = causal.get_output_embeddings()
     if type(head) not in (torch.nn.Linear, SummingLinear) or head.weight.is_meta or causal.base_model is causal:
         return False
     ids = torch.arange(min(8, head.weight.shape[0]), device=head.weight.device)[None]
-    training = causal.training
+    training, given = causal.training, {"input_ids": ids, "use_cache": False, "ends": [0, ids.shape[1]]}
     causal.eval()
-    with torch.no_grad():
-        given = {"input_ids": ids, "use_cache": False, "ends": [0, ids.shape[1]]}
-        expected = causal(**given).logits.float()
-        found = head(causal.base_model(**given).last_hidden_state).float()
-    causal.train(training)
+    enlarged = head.register_forward_hook(lambda _module, _given, found: found * 1024)  # exact in any type
+    try:
+        with torch.no_grad():
+            expected = causal(**given).logits.float() / 1024
+            found = head(causal.base_model(**given).last_hidden_state).float() / 1024
+    finally:
+        enlarged.remove()
+        causal.train(training)
     return expected.shape == found.shape and torch.allclose(expected, found, rtol=1e-3, atol=1e-4)
 
 

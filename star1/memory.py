@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from star1.errors import InputError, SettingError, tell
-from star1.losses import CHUNK, CHUNK_ELSEWHERE
+from star1.losses import rows_at_once
 from star1.packing import QUERIES, SHORT, filled, roomy
 from star1.recipe import Settings
 from star1.rooms import GIB, room_of
@@ -287,7 +287,7 @@ def _working(shape: Shape, plan: Plan) -> float:
 
 def logits(shape: Shape, plan: Plan) -> float:
     """Logits of a chunk, and the gradient of the output matrix, which is made with them [bytes]."""
-    chunk = max(shape.vocabulary, min(CHUNK.get(plan.kind, CHUNK_ELSEWHERE), plan.tokens * shape.vocabulary))
+    chunk = min(rows_at_once(plan.kind, shape.vocabulary), plan.tokens) * shape.vocabulary
     narrow = plan.precision == "bf16"
     trained = plan.tier == "full"
     return (

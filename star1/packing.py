@@ -1,6 +1,8 @@
 """Sequences packed without padding, and attention that keeps them apart."""
 
+import contextlib
 import functools
+import heapq
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +14,9 @@ import torch.nn.functional as functional
 from star1.rendering import IGNORED, Example
 
 PACKED = "star1_packed"  # name of our attention function in transformers' table
+# Architectures whose packs are known to give what single sequences give; with others it is tried, with two sequences.
+TRIED = (12, 9)
+EXACT = ("llama", "mistral", "qwen2", "qwen3")
 # On the CPU, torch's fused attention takes several times as long for short sequences as a few matrix products do; these
 # keep the scores for the backward pass, so that the fused one takes the long ones.
 SHORT = 2048
@@ -37,6 +42,24 @@ def pack(examples: Sequence[Example], capacity: int) -> list[list[Example]]:
             packs.append([example])
             room.append(capacity - len(example.ids))
     return packs
+
+
+def deal(examples: Sequence[Example], capacity: int, world: int) -> list[list[Example]]:
+    """Packs for several processes: as many for each, and those that are computed side by side about as long as each other.
+
+    A round takes as long as its longest pack. Where that cannot be had within the capacity, they are as `pack` makes them.
+    """
+    packs = pack(examples, capacity)
+    if world == 1:
+        return packs
+    dealt: list[list[Example]] = [[] for _ in range(min(-(-len(packs) // world) * world, len(examples)))]
+    tokens = [(0, number) for number in range(len(dealt))]  # of each pack, as a heap
+    for example in sorted(examples, key=lambda example: -len(example.ids)):
+        count, number = tokens[0]
+        heapq.heapreplace(tokens, (count + len(example.ids), number))
+        dealt[number].append(example)
+    fits = max(tokens)[0] <= max(capacity, *(len(example.ids) for example in examples))
+    return sorted(dealt if fits else packs, key=lambda one: -sum(len(example.ids) for example in one))
 
 
 def shares(packs: list[list[Example]], rank: int, world: int) -> Iterator[tuple[list[Example], float]]:
@@ -250,12 +273,53 @@ def _varlen() -> Callable[..., torch.Tensor] | None:
     return attend
 
 
-def use_packed_attention(model: Any) -> None:
-    """Switch `model` to `packed_attention`; one with sliding windows keeps its own (exact in packs too, but slower)."""
+def use_packed_attention(model: Any) -> bool:
+    """Switch `model` to `packed_attention` where it gives what the model's own gives; one with windows keeps its own.
+
+    Returns:
+        Whether the sequences of a pack are kept apart. Recurrent layers, convolutions and positions that a model counts
+        from the start of its input do not do that; then nothing but packs of one sequence is right.
+    """
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    if getattr(model.config, "sliding_window", None):
-        return
     AttentionInterface.register(PACKED, packed_attention)
     AttentionMaskInterface.register(PACKED, lambda *_, **__: None)
-    model.set_attn_implementation(PACKED)
+    config = model.config
+    kinds = {"sliding_attention"} if getattr(config, "sliding_window", None) else set()
+    kinds |= set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    if config.model_type in EXACT:
+        if not kinds:
+            model.set_attn_implementation(PACKED)
+        return True
+    own, expected = config._attn_implementation, _tried(model, False)
+    # Sequences beside another one are the same to the bit, but for experts; alone they may be computed by other kernels.
+    near, equal = (3e-2, 1e-3) if model.dtype in (torch.bfloat16, torch.float16) else (1e-4, 1e-5)
+    for name in [own] if kinds else [PACKED, own]:
+        model.set_attn_implementation(name)
+        # The library's models may fail in any way with an attention that they were not made for.
+        with contextlib.suppress(KeyError, RuntimeError, TypeError, ValueError):
+            found, beside, largest = _tried(model, True), _tried(model, True, first=5), expected.abs().max()
+            alike = (found - expected).abs().max() <= near * largest
+            if alike and (found - beside)[TRIED[0] :].abs().max() <= equal * largest:
+                return True
+    return False
+
+
+def _tried(model: Any, packed: bool, first: int = 3) -> torch.Tensor:
+    """Logits of two short sequences, in one pack or each alone; `first` changes the first one [tokens, v]."""
+    table, training, parts = model.get_input_embeddings().weight, model.training, TRIED
+    every = torch.arange(sum(parts), device=table.device) * 7 + 3
+    every[: parts[0]] += first - 3
+    every %= table.shape[0]
+    given: list[dict[str, Any]] = [
+        {"input_ids": one[None], "ends": [0, len(one)]} for one in torch.split(every, list(TRIED))
+    ]
+    if packed:
+        positions = torch.cat([torch.arange(count) for count in parts]).to(table.device)
+        given = [{"input_ids": every[None], "position_ids": positions[None], "ends": [0, parts[0], sum(parts)]}]
+    model.eval()
+    try:
+        with torch.no_grad():
+            return torch.cat([model(**one, use_cache=False).logits[0].float() for one in given])
+    finally:
+        model.train(training)

@@ -4,14 +4,16 @@ import dataclasses
 import random
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from star1 import chat
 from star1.errors import InputError, SettingError
 from star1.recipe import Settings
-from star1.records import Row
+from star1.records import Row, read_rows
 
 IGNORED = -100  # label of a token that is read but not learnt
+TEXTS = ("question", "response")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +22,19 @@ class Example:
 
     ids: list[int]
     labels: list[int]
+
+
+def training_rows(path: str | Path) -> list[Row]:
+    """Rows of a file to train on.
+
+    Raises:
+        InputError: it cannot be read, or question or response of a row is no text.
+    """
+    rows = read_rows(path, TEXTS)
+    for number, row in enumerate(rows, 1):
+        if wrong := [name for name in TEXTS if not isinstance(row[name], str)]:
+            raise InputError(f"{path}: row {number}", f"{wrong[0]} {row[wrong[0]]!r}"[:80], "text")
+    return rows
 
 
 def target_text(response: str, think: bool, opened: bool, thinks: bool) -> str | None:
@@ -50,7 +65,16 @@ def render(tokenizer: Any, row: Row, settings: Settings) -> Example | str:
     target = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
     if len(prompt) + len(target) > settings.max_tokens:
         return f"longer than {settings.max_tokens} tokens"
+    if _marked(tokenizer, target[:-1]) or _marked(tokenizer, prompt) > _marked(
+        tokenizer, chat.prompt_ids(tokenizer, "?")
+    ):
+        return "sequence start or end within its text"
     return Example(prompt + target, [IGNORED] * len(prompt) + target)
+
+
+def _marked(tokenizer: Any, ids: Sequence[int]) -> int:
+    """How many sequence starts and ends are among some tokens: a text that spells one out is tokenised to it."""
+    return sum(one in (tokenizer.bos_token_id, tokenizer.eos_token_id) for one in ids)
 
 
 def render_all(tokenizer: Any, rows: Sequence[Row], settings: Settings) -> tuple[list[Example], Counter[str]]:

@@ -216,8 +216,14 @@ def room_told(where: str | Path, hint: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def memory_told(stage: str, pack_tokens: int, checkpointing: bool) -> Iterator[None]:
+def memory_told(stage: str, pack_tokens: int, checkpointing: bool, longest: int = 0) -> Iterator[None]:
     """Tell which setting to lower when memory does not suffice.
+
+    Args:
+        stage: whose name stands in messages.
+        pack_tokens: as in the settings.
+        checkpointing: whether activations are recomputed already.
+        longest: tokens of the longest sequence; no pack is shorter than that.
 
     Raises:
         TrainingError: no memory was left.
@@ -229,6 +235,8 @@ def memory_told(stage: str, pack_tokens: int, checkpointing: bool) -> Iterator[N
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in text:
             raise
         hints = f"lower pack_tokens (now {pack_tokens}), which changes speed alone"
+        if pack_tokens <= longest:
+            hints = f"lower max_tokens below the longest row's {longest}, which drops such rows"
         hints = hints if checkpointing else f"set gradient_checkpointing to true, or {hints}"
         reason = (text.strip().splitlines() or ["no more is told"])[0][:200]
         raise TrainingError(stage, f"out of memory ({reason})", "room for the activations of a pack", hints) from None

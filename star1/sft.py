@@ -15,8 +15,8 @@ from star1.errors import InputError
 from star1.losses import loss_sum
 from star1.packing import PACKED, pack, packed_attention, shares, use_packed_attention
 from star1.recipe import WATCHING, Optimisation, Settings, rate_at, settings_from
-from star1.records import Row, file_digest, read_rows, write_json
-from star1.rendering import IGNORED, Example, plan, render, render_all, target_count, target_text
+from star1.records import Row, file_digest, write_json
+from star1.rendering import IGNORED, Example, plan, render, render_all, target_count, target_text, training_rows
 from star1.resuming import States, TrainingError, key_of, room_told
 from star1.sharding import Whole
 from star1.training import make_optimizer, save, train
@@ -53,7 +53,7 @@ VERSIONS = ("torch", "transformers", "accelerate")
 
 def read_data(paths: Sequence[str]) -> tuple[list[Row], list[dict[str, Any]]]:
     """Rows of all files in order, and name, digest and size of each file."""
-    files = [(path, read_rows(path, ["question", "response"])) for path in paths]
+    files = [(path, training_rows(path)) for path in paths]
     facts = [{"file": Path(path).name, "sha256": file_digest(path), "rows": len(rows)} for path, rows in files]
     return [row for _, rows in files for row in rows], facts
 

@@ -1,6 +1,7 @@
 """The training loop, one for every size: it takes updates, each a list of examples, and knows not where they come from."""
 
 import contextlib
+import dataclasses
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from star1 import heap, peers, sharding
 from star1.errors import SettingError, Star1Error, StoppedError, tell
 from star1.layers import use_feeding_norms, use_gated_products, use_wide_outputs
 from star1.losses import Scored
-from star1.packing import collate, pack, shares, use_packed_attention
+from star1.packing import collate, deal, shares, use_packed_attention
 from star1.progress import Progress
 from star1.recipe import Optimisation, rate_at
 from star1.records import Row
@@ -24,10 +25,15 @@ GO_ON = "start it again: it goes on after this update"
 
 
 def make_optimizer(model: torch.nn.Module, settings: Optimisation) -> torch.optim.Optimizer:
-    """AdamW without weight decay on biases and norms."""
-    named = [(name.lower(), parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    plain = [parameter for name, parameter in named if name.endswith("bias") or "norm" in name]
-    decayed = [parameter for name, parameter in named if not (name.endswith("bias") or "norm" in name)]
+    """AdamW without weight decay on biases and norms, which go by their name or their layer's kind."""
+    norms = [one for one in model.modules() if "norm" in type(one).__name__.lower()]
+    spared = {id(parameter) for one in norms for parameter in one.parameters(recurse=False)}
+    spared |= {
+        id(one) for name, one in model.named_parameters() if name.lower().endswith("bias") or "norm" in name.lower()
+    }
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    plain = [parameter for parameter in trained if id(parameter) in spared]
+    decayed = [parameter for parameter in trained if id(parameter) not in spared]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas)
 
@@ -64,22 +70,36 @@ def train(
     """
     if not torch.cuda.is_available():
         heap.keep()
-    use_packed_attention(model)
+    if not (apart := use_packed_attention(model)):
+        settings = dataclasses.replace(settings, pack_tokens=1)
     use_feeding_norms(model)
     use_wide_outputs(model)
     use_gated_products(model)
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _recompute(model)
     model.train()
-    with peers.told(stage), memory_told(stage, settings.pack_tokens, settings.gradient_checkpointing):
+    longest = max((len(example.ids) for examples in updates for example in examples), default=0)
+    with peers.told(stage), memory_told(stage, settings.pack_tokens, settings.gradient_checkpointing, longest):
         accelerator = sharding.accelerator_for(*spread, settings.gradient_norm)
         _check_processes(updates, stage)
+        if not apart:
+            family = model.config.model_type
+            peers.tell_once(f"{stage}: {family} does not keep sequences of a pack apart: each is taken alone")
         scored = Scored(model, settings.precision)
         prepared = sharding.prepare(accelerator, spread[0], scored, lambda one: make_optimizer(one, settings))
         loop = _Loop(prepared, updates, settings, stage, states)
         loop.watchers = watchers
         loop.run()
     return prepared, loop.history
+
+
+def _recompute(model: Any) -> None:
+    """Have activations computed again in the backward pass; the library has called that by two names."""
+    way = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=way)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=way)
 
 
 def _check_processes(updates: Sequence[list[Example]], stage: str) -> None:
@@ -144,7 +164,7 @@ class _Loop:
         model.set_rate(rate_at(number, len(self.updates), settings))
         total, world = target_count(examples), peers.world()
         # Every process has the same number of packs, since each is a call of all; those that are missing weigh nothing.
-        mine = list(shares(pack(examples, settings.pack_tokens), peers.rank(), world))
+        mine = list(shares(deal(examples, settings.pack_tokens, world), peers.rank(), world))
         loss, samples = torch.zeros((), device=model.device), 0
         for at, (group, weight) in enumerate(mine):
             # Gradients are averaged over processes: times their number makes that a sum.
@@ -222,7 +242,7 @@ class _Loop:
                     f"{self.stage}, update {entry['update']} of {len(self.updates)}",
                     f"loss {entry['loss']}, norm of the gradients {entry['norm']}",
                     "a finite loss and norm",
-                    "lower learning_rate, or set gradient_norm",
+                    "lower learning_rate" + ("" if self.settings.gradient_norm else ", or set gradient_norm"),
                 )
         count, factor = self.settings.diverged_updates, self.settings.diverged_factor
         losses = [entry["loss"] for entry in self.history]

@@ -56,7 +56,7 @@ def weights(folder: Path) -> dict[str, Any]:
 def test_two_processes_give_the_loss_curve_of_one(ways: Ways, way: str) -> None:
     """Loss and norm of every update within 1e-5 in float32, gradients cut to a norm; the adapters that come of it, too."""
     found = ways.facts(way)["whole"]
-    assert len(found) == len(ways.alone) == 6
+    assert len(found) == len(ways.alone) == 7
     assert ways.facts(way)["settings"]["sharding"] == spread.WAYS[way].get("sharding", "none")
     for key in ("loss", "norm"):
         assert [one[key] for one in found] == pytest.approx([one[key] for one in ways.alone], rel=1e-5)

@@ -227,6 +227,16 @@ def test_too_long_rows_are_dropped_with_a_reason_and_never_cut(family: Family, t
     assert sft.render(tokenizer, ROW, small_settings(max_tokens=size - 1)) == f"longer than {size - 1} tokens"
 
 
+def test_a_row_that_spells_out_a_start_or_end_is_dropped_with_a_reason(family: Family, tokenizer: Any) -> None:
+    """The text of such a token is read as the token: a second start, or an end that was learnt in mid-sentence."""
+    reason, settings = "sequence start or end within its text", small_settings()
+    for token in filter(None, (family.start, family.end)):
+        response = ROW["response"] + token + " And more."
+        assert sft.render(tokenizer, ROW | {"response": response}, settings) == reason
+        assert sft.render(tokenizer, ROW | {"question": f"What is {token} tea?"}, settings) == reason
+    assert isinstance(sft.render(tokenizer, ROW | {"question": "What ends a turn?"}, settings), sft.Example)
+
+
 # ---------------------------------------------------------------- star1 train inspect
 
 

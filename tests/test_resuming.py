@@ -359,6 +359,10 @@ def test_out_of_memory_names_the_setting(
     assert "out of memory" in told
     assert "set gradient_checkpointing to true, or lower pack_tokens (now 256)" in told
     assert "set gradient_checkpointing" not in refusal(place, tmp_path, gradient_checkpointing=True)
+    # It advised to lower what the longest row does not let down: a pack is never shorter than a row.
+    told = refusal(place, tmp_path, pack_tokens=64)
+    assert "pack_tokens" not in told
+    assert "lower max_tokens below the longest row's 144" in told
 
 
 def test_torch_runs_out_of_memory_as_expected() -> None:

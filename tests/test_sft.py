@@ -95,6 +95,14 @@ def test_long_and_broken_rows_are_dropped_with_a_count_and_never_cut(micro: tupl
         sft.render_all(micro[0], rows[1:], small_settings())
 
 
+@pytest.mark.parametrize(("name", "value"), [("response", None), ("question", 5), ("response", ["text"])])
+def test_a_row_whose_question_or_response_is_no_text_is_named(tmp_path: Path, name: str, value: Any) -> None:
+    """It ended with a traceback from deep within a library."""
+    write_rows(tmp_path / "rows.jsonl", [ROW, ROW | {name: value}])
+    with pytest.raises(InputError, match=rf"rows.jsonl: row 2: {name} .*; expected text"):
+        sft.read_data([str(tmp_path / "rows.jsonl")])
+
+
 def test_thinking_without_an_end_is_no_answer_to_learn(micro: tuple[Any, Any]) -> None:
     """Without thinking, the row `Well. <think> no end` was learnt as if all of it were the answer."""
     settings = small_settings(think=False)
@@ -279,7 +287,10 @@ def test_a_loss_that_is_no_number_ends_the_run(micro: tuple[Any, Any]) -> None:
     with torch.no_grad():
         model.model.norm.weight.fill_(math.nan)
     examples, _ = sft.render_all(micro[0], ROWS, small_settings())
-    with pytest.raises(sft.TrainingError, match=r"update 1 of 1: loss nan, norm .* expected a finite loss and norm"):
+    told = (
+        r"update 1 of 1: loss nan, norm .* expected a finite loss and norm. Hint: lower learning_rate$"  # a norm is set
+    )
+    with pytest.raises(sft.TrainingError, match=told):
         sft.train(model, [examples], small_settings(), "test")
 
 

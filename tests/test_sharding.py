@@ -341,7 +341,7 @@ def test_more_processes_than_samples_are_refused_whoever_started_them(
     with pytest.raises(SystemExit) as ended:
         spread.tune(place, tmp_path, "none")
     assert ended.value.code == 1
-    told = "error: finetune run: processes: 8 for updates of 6 samples, 0.75 each; expected at most 6."
+    told = "error: finetune run: processes: 8 for updates of 5 samples, 0.62 each; expected at most 5."
     assert capsys.readouterr().err == f"{told} Hint: lower processes, or raise batch_size\n"
 
 
@@ -350,7 +350,7 @@ def test_an_update_of_other_samples_is_refused(place: Path, tmp_path: Path, monk
     from star1 import training
 
     monkeypatch.setattr(training, "shares", lambda packs, *_: [(packs[0], 1.0)])
-    with pytest.raises(Star1Error, match=r"update 1 of 12: \d samples over 1 processes; expected 6, each once"):
+    with pytest.raises(Star1Error, match=r"update 1 of 12: \d samples over 1 processes; expected 5, each once"):
         spread.tune(place, tmp_path, "none", processes=1)
 
 
