@@ -76,13 +76,14 @@ def plan(args: argparse.Namespace) -> None:
 
 def sync_engines(args: argparse.Namespace) -> None:
     """Record in dvc.lock what Snakemake made, and in Snakemake's records what DVC holds to be up to date."""
-    from star1.workflow import sync
+    from star1.workflow import dvcfile, sync
 
     replies = sync.track_replies()
     recorded = sync.to_dvc(args.fresh)
     told = sync.to_snakemake() if args.both else []
     sync.remember()
-    parts = [f"{len(recorded)} stages recorded in dvc.lock", f"{len(told)} told to snakemake"]
+    made = [name for name in recorded if name != dvcfile.IN_STEP]  # the book-keeping's own
+    parts = [f"{len(made)} stages recorded in dvc.lock", f"{len(told)} told to snakemake"]
     say("sync: " + ", ".join(parts + (["model replies tracked"] if replies else [])))
 
 
