@@ -222,6 +222,13 @@ def inspect(args: argparse.Namespace) -> None:
         say(line)
 
 
+def _count(text: str) -> int:
+    """A number of machines or GPUs on the command line."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number from 1 on")
+    return int(text)
+
+
 def fit(args: argparse.Namespace) -> None:
     """Print how much memory a run needs; exit status 1 when it does not fit."""
     from star1 import fitting, params
@@ -493,9 +500,9 @@ def parser() -> argparse.ArgumentParser:
     )
     kind.add_argument("run", help="a name of finetune.runs")
     kind.add_argument(
-        "--gpus", type=int, metavar="N", help="so many, a process each; by default as params.yaml and machine say"
+        "--gpus", type=_count, metavar="N", help="so many, a process each; by default as params.yaml and machine say"
     )
-    kind.add_argument("--nodes", type=int, metavar="N", help="over so many machines; by default as params.yaml says")
+    kind.add_argument("--nodes", type=_count, metavar="N", help="over so many machines; by default as params.yaml says")
     kind.add_argument("--memory-gib", type=float, metavar="G", help="of one GPU; by default what is free here")
     kind.add_argument(
         "--config", type=Path, metavar="FILE", help="config.json of the base model, where it is not fetched yet"
