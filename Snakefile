@@ -125,3 +125,4 @@ onsuccess:
 
 onerror:
     engine.on_end(workflow)
+    engine.tell_failures(workflow)

@@ -110,7 +110,9 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / MANIFEST
     if not path.exists():
-        raise InputError(folder, f"no {MANIFEST}", "a finished checkpoint", "run the stage that makes it again")
+        raise InputError(
+            folder, f"no {MANIFEST}", "a finished checkpoint", f"`snakemake {path}` or `dvc pull` brings it"
+        )
     manifest = read_json(path)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise InputError(path, "not a checkpoint manifest", "an object with 'files', 'kind' and 'record'")

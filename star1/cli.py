@@ -76,7 +76,7 @@ def plan(args: argparse.Namespace) -> None:
 
 def sync_engines(args: argparse.Namespace) -> None:
     """Record in dvc.lock what Snakemake made, and in Snakemake's records what DVC holds to be up to date."""
-    from star1.workflow import sync
+    from star1.workflow import dvcfile, sync
 
     replies = sync.track_replies()
     fresh = (
@@ -85,7 +85,8 @@ def sync_engines(args: argparse.Namespace) -> None:
     recorded = sync.to_dvc(fresh)
     told = sync.to_snakemake() if args.both else []
     sync.remember()
-    parts = [f"{len(recorded)} stages recorded in dvc.lock", f"{len(told)} told to snakemake"]
+    made = [name for name in recorded if name != dvcfile.IN_STEP]  # the book-keeping's own
+    parts = [f"{len(made)} stages recorded in dvc.lock", f"{len(told)} told to snakemake"]
     say("sync: " + ", ".join(parts + (["model replies tracked"] if replies else [])))
 
 
@@ -222,6 +223,13 @@ def inspect(args: argparse.Namespace) -> None:
 
     for line in inspecting.inspect(params.load(), args.run, args.row, args.id):
         say(line)
+
+
+def _count(text: str) -> int:
+    """A number of machines or GPUs on the command line."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number from 1 on")
+    return int(text)
 
 
 def fit(args: argparse.Namespace) -> None:
@@ -495,9 +503,9 @@ def parser() -> argparse.ArgumentParser:
     )
     kind.add_argument("run", help="a name of finetune.runs")
     kind.add_argument(
-        "--gpus", type=int, metavar="N", help="so many, a process each; by default as params.yaml and machine say"
+        "--gpus", type=_count, metavar="N", help="so many, a process each; by default as params.yaml and machine say"
     )
-    kind.add_argument("--nodes", type=int, metavar="N", help="over so many machines; by default as params.yaml says")
+    kind.add_argument("--nodes", type=_count, metavar="N", help="over so many machines; by default as params.yaml says")
     kind.add_argument("--memory-gib", type=float, metavar="G", help="of one GPU; by default what is free here")
     kind.add_argument(
         "--config", type=Path, metavar="FILE", help="config.json of the base model, where it is not fetched yet"

@@ -61,7 +61,7 @@ def _shape(values: dict[str, Any], run: str, config: Path | None) -> Shape:
     manifest = Inputs(Params(values)).base(SimpleNamespace(run=run))
     path = config or checkpoints.folder_of(manifest) / "config.json"
     if not path.is_file():
-        hint = f"`snakemake {manifest}` fetches it, or name a config.json with --config."
+        hint = "" if config else f"`snakemake {manifest}` fetches it, or name a config.json with --config."
         raise InputError(path, "no such file", "the config of the base model", hint)
     return shape_of(read_json(path))
 

@@ -6,6 +6,7 @@ reader to find in the fields that it needs; a byte order mark is dropped, and UT
 
 import codecs
 import csv
+import difflib
 import gzip
 import io
 import itertools
@@ -160,8 +161,20 @@ def _check_columns(file: Path, columns: Iterable[str], fields: Sequence[str]) ->
     needed = [field if field in known else field.partition(".")[0] for field in fields]
     for column, field in zip(needed, fields, strict=True):
         if column not in known:
-            raise InputError(file, f"columns {', '.join(known) or '(none)'}", f"a column {field!r}")
+            found = f"columns {', '.join(known) or '(none)'}"
+            raise InputError(file, found, f"a column {field!r}", _meant(field, known))
     return list(dict.fromkeys(needed))
+
+
+def _meant(field: str, known: Sequence[str]) -> str:
+    """A hint at the column that was meant, or at the format; empty where neither is to be seen."""
+    if not known:
+        return "is it empty?"
+    if len(known) == 1 and field.casefold() in known[0].casefold():
+        return "all columns stand in one; is `format` right?"
+    folded = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(field.casefold(), list(folded), 1)
+    return f"did you mean {folded[near[0]]!r}?" if near else ""
 
 
 def _pick(file: Path, rows: Iterable[Row], fields: Sequence[str]) -> Iterator[Row]:
@@ -281,7 +294,8 @@ def _parse(where: object, text: str) -> Any:
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            raise InputError(where, f"not JSON ({strict})", "JSON", "is the file cut off?") from None
+            hint = "is the file cut off?" if text.lstrip()[:1] in ("{", "[") else "is `format` right?"
+            raise InputError(where, f"not JSON ({strict})", "JSON", hint) from None
 
 
 def _parquet(file: Path, fields: Sequence[str]) -> Iterator[Row]:

@@ -390,6 +390,11 @@ def _gib(count: float) -> str:
     return f"{count / GIB:,.1f} GiB"
 
 
+def _size(count: float) -> str:
+    """In GiB; of a tiny model, whose parts would all be 0.0, in MiB."""
+    return f"{count / 2**20:,.1f} MiB" if 0 < count < GIB / 10 else _gib(count)
+
+
 def table(shape: Shape, plan: Plan, room: float | None, host: float | None = None) -> list[str]:
     """Lines about a run: what it needs for what, and whether that is there."""
     found = estimate(shape, plan)
@@ -402,7 +407,7 @@ def table(shape: Shape, plan: Plan, room: float | None, host: float | None = Non
         f"{shape.weights:,} weights, tier {plan.tier}, {plan.precision}, {many}, {plan.kind}",
         f"packs of {plan.tokens:,} tokens, activations {recomputed}",
         "",
-        *(f"{name:<12} {_gib(found[name]):>14}" for name in PARTS),
+        *(f"{name:<12} {_size(found[name]):>14}" for name in PARTS),
         f"{'total':<12} {_gib(sum(found.values())):>14}  {'per GPU' if plan.kind == 'cuda' else 'per process'}",
     ]
     if plan.kind == "cuda":

@@ -522,14 +522,29 @@ def _explain(error: ValidationError) -> list[str]:
             # What stands in place of a variable's name may be the key itself, and an address may hold a password.
             hidden = place[-1] in ("key", "base_url")
             found = one["input"]
-            message = one["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            message = _wanted(one)
             if "dictionary" in message:
                 names = fields(Params, place) if one["type"] == "model_type" else []
                 message = "a mapping" + (f" with the keys {', '.join(names)}" if names else "")
             shown = f"{found!r} ({type(found).__name__})" if not isinstance(found, dict | BaseModel) else "a mapping"
             shown = "a value that is not repeated here" if hidden else shown
-            lines.append(f"{key}: {shown}; expected {message}.")
+            if re.search(r"\bmust\b", message):  # a sentence of its own
+                told = f"it {message}" if message.startswith("must") else message
+                lines.append(f"{key}: {told if shown == 'a mapping' else f'{shown}; {told}'}.")
+            else:
+                lines.append(f"{key}: {shown}; expected {message}.")
     return lines
+
+
+def _wanted(one: Any) -> str:
+    """What pydantic expected, in words that go after `expected`."""
+    if one["type"] == "string_pattern_mismatch" and one["ctx"]["pattern"] == f"^{NAME.pattern}$":
+        return "a name of letters, digits and _ + -, which begins with one of the first two"
+    if one["type"] == "string_pattern_mismatch":
+        return f"text like {one['ctx']['pattern']}"
+    if one["type"] == "too_short":
+        return f"{one['ctx']['min_length']} or more in it"
+    return str(one["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
 
 
 def _mismatches(params: Params, root: Path) -> Iterator[str]:

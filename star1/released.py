@@ -93,7 +93,7 @@ def read(name: str, path: Path) -> Released:
     """Read a released file: a JSON list, or JSON Lines.
 
     Raises:
-        InputError: no such file, or not of that layout.
+        InputError: no such file, not of that layout, or none of its rows is of the schema.
     """
     if not path.is_file():
         raise InputError(path, "no such file", f"the released {name}", f"`star1 import-published {name}` fetches it")
@@ -101,7 +101,10 @@ def read(name: str, path: Path) -> Released:
     rows = list(layouts.objects(path, "jsonl" if ".jsonl" in path.name else "json", "question"))
     if not rows:
         raise InputError(path, "no rows", f"the released {name}")
-    return Released(name, path, rows)
+    found = Released(name, path, rows)
+    if not found.sound:
+        raise InputError(path, f"no row of the schema (the first: {found.flaws[0]})", f"the released {name}")
+    return found
 
 
 def recorded_md5(name: str, file: Path | None, root: Path = Path()) -> str | None:

@@ -197,6 +197,16 @@ def command(folder: Path, *flags: str) -> Done:
     return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+def test_a_file_of_other_rows_altogether_is_one_error(tmp_path: Path) -> None:
+    """Such as prompts of one's own, given as STAR-1 by mistake: figures of no rows ended in a traceback."""
+    path = tmp_path / "ours.jsonl"
+    path.write_text('{"text": "one"}\n{"text": "two"}\n')
+    with pytest.raises(
+        InputError, match=r"ours.jsonl: no row of the schema \(the first: .*\); expected the released STAR-1"
+    ):
+        released.read("STAR-1", path)
+
+
 def test_the_command(files: dict[str, Path], tmp_path: Path, shared: Path) -> None:
     (tmp_path / "Snakefile").touch()
     nothing = command(tmp_path)

@@ -3,6 +3,9 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
+from star1.errors import SettingError
 from star1.workflow.inputs import Inputs
 from star1.workflow.lookups import LookUp, Params, Setting, canonical, code
 from tests.conftest import ROOT
@@ -77,3 +80,24 @@ def test_training_data_by_name() -> None:
     files = Inputs(Params(values)).training_data(SimpleNamespace(run="r"))
     own = ["data/selections/random.jsonl", "data/benign/benign.jsonl"]
     assert files == [*own, "data/published/STAR-1.jsonl", "data/star1.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("runs.b.sede", "params.yaml: runs.b: no 'sede'; expected one of seed. Hint: did you mean seed?"),
+        ("runs.b.seed.x", "params.yaml: runs.b.seed: no 'x'; expected one of none."),
+    ],
+)
+def test_a_target_of_a_name_that_is_in_no_table_is_told_with_those_that_are(path: str, said: str) -> None:
+    """Such as `snakemake data/sources/typo.jsonl`: it ended with a bare KeyError."""
+    with pytest.raises(SettingError) as caught:
+        Params({"runs": {"b": {"seed": 4}}}).value(path)
+    assert str(caught.value) == said
+
+
+def test_a_target_of_a_run_that_is_not_there_is_told_with_the_models_of_all_runs() -> None:
+    runs = {"a": {"base": "tiny", "seeds": [1, 2]}, "b": {"base": "tiny", "seed": 3}}
+    inputs = Inputs(Params({"policy": {"pack": "star1"}, "finetune": {"runs": runs}}))
+    with pytest.raises(SettingError, match="no 'a-seed3'; expected one of a-seed1, a-seed2, b"):
+        inputs.base(SimpleNamespace(run="a-seed3"))

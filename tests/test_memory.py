@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from star1 import fitting, launching, memory, rooms
+from star1 import cli, fitting, launching, memory, rooms
 from star1.errors import InputError, SettingError
 from star1.memory import Plan
 from star1.recipe import Settings
@@ -370,3 +370,22 @@ def test_train_fit_counts_the_rank_of_the_runs_adapters(tmp_path: Path) -> None:
         return line.split()[1]
 
     assert (total_of(), total_of(lora={"rank": 64})) == ("0.3", "1.2")
+
+
+def test_parts_of_a_tiny_model_are_told_in_mib_and_counts_are_positive(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All parts of the default run's model were 0.0 GiB, and -2 GPUs needed less than no memory."""
+    config = BASES["R1-Distill-Qwen-7B"][0] | {
+        "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "vocab_size": 2048,
+        "num_attention_heads": 2, "num_key_value_heads": 1
+    }  # fmt: skip
+    write_json(tmp_path / "config.json", config)
+    lines, _ = fitting.fit(values(), "run", 1, 80.0, tmp_path / "config.json")
+    assert not any(" 0.0 GiB" in line for line in lines[3:9])
+    assert any(" MiB" in line for line in lines)
+    for given in ("0", "-2", "two"):
+        monkeypatch.setattr(sys, "argv", ["star1", "train", "fit", "run", f"--gpus={given}"])
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert "expected a whole number from 1 on" in capsys.readouterr().err

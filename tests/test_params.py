@@ -108,7 +108,27 @@ def test_default_params_have_no_mistakes() -> None:
         ("judge.use.harmful", ["guard", "guard"], "judge.use.harmful: a name twice"),
         ("judge.use.benign", [], "judge.use.benign: [] (list)"),
         ("llm.endpoints.stand-in.label", "GPT-4o", "label must say 'stand-in'"),
-        ("llm.endpoints.stand-in.key", "sk-123", "must be the name of an environment variable"),
+        (
+            "llm.endpoints.stand-in.key",
+            "sk-123",
+            "llm.endpoints.stand-in.key: a value that is not repeated here; it must be the name of an environment variable",
+        ),
+        (
+            "finetune.runs.two words",
+            {"base": "tiny"},
+            "expected a name of letters, digits and _ + -, which begins with",
+        ),
+        ("release.licence", "a b", "release.licence: 'a b' (str); expected text like ^[A-Za-z0-9]"),
+        (
+            "finetune.runs.star1",
+            {"base": "tiny", "data": ["star1"], "think": True, "seeds": []},
+            "finetune.runs.star1.seeds: [] (list); expected 1 or more in it.",
+        ),
+        (
+            "fetch.sources.school.path",
+            "/etc/hosts",
+            "params.yaml: fetch.sources.school: path '/etc/hosts' must be relative and stay in its folder.",
+        ),
         ("policy.pack", "star2", "policy.pack: no policies/star2/policy.yaml; expected one of star1"),
         (
             "finetune.runs.tiny",

@@ -270,7 +270,7 @@ def test_unknown_fields_and_statuses_of_records(project: Path) -> None:
 def test_missing_artifacts_are_told_with_the_stage_that_makes_them(project: Path) -> None:
     (project / "data/scored.jsonl").unlink()
     one = issue("row:0", project)
-    assert one["missing"] == ["data/scored.jsonl: not there; `snakemake score` or `dvc pull` brings it"]
+    assert one["missing"] == ["data/scored.jsonl: not there; `snakemake data/scored.jsonl` or `dvc pull` brings it"]
     assert one["outcome"] == "came as far as before score, which is not run"
     assert one["category"]["calls"]
     shutil.rmtree(project / "data/replies")

@@ -421,6 +421,27 @@ def test_a_missing_keep_column_is_told(tmp_path: Path) -> None:
         read(tmp_path, '{"q": "one"}', source(keep={"not safe": True}))
 
 
+@pytest.mark.parametrize(
+    ("content", "format_", "hint"),
+    [
+        ("Q,other\n1,2\n", "csv", "columns Q, other; expected a column 'q'. Hint: did you mean 'Q'?"),
+        (
+            "q,other\n1,2\n",
+            "tsv",
+            "columns q,other; expected a column 'q'. Hint: all columns stand in one; is `format` right?",
+        ),
+        ("a,b\n1,2\n", "csv", "columns a, b; expected a column 'q'."),
+        ("", "csv", "columns (none); expected a column 'q'. Hint: is it empty?"),
+        ("q,other\n1,2\n", "jsonl", "Hint: is `format` right?"),
+        ('{"q": 1}\n{"q": ', "jsonl", "Hint: is the file cut off?"),
+    ],
+)
+def test_what_was_probably_meant_is_told(tmp_path: Path, content: str, format_: str, hint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, content, source(format_))
+    assert str(caught.value).endswith(hint)
+
+
 def test_keep_that_fits_no_row_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no question in 1 rows \(1 filtered\)"):
         read(tmp_path, '{"q": "one"}', source(keep={"q": "two"}))

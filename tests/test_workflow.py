@@ -46,7 +46,9 @@ rule summary:
 
 onstart: engine.on_start(workflow)
 onsuccess: engine.on_end(workflow)
-onerror: engine.on_end(workflow)
+onerror:
+    engine.on_end(workflow)
+    engine.tell_failures(workflow)
 """
 WORK = """
 import os, pathlib, sys, time

@@ -1,5 +1,6 @@
 """What all passports share: the project's books, its policy pack, and what one passport has to say besides its facts."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,18 +19,6 @@ if TYPE_CHECKING:  # slow to load; only what traces calls needs them
     from star1.policies import Pack
 
 FIRST_LINE = 100
-# Artifacts, and what makes them.
-STAGES = {
-    "data/collection.jsonl": "collect",
-    "data/dropped.jsonl": "collect",
-    "data/categorized.jsonl": "categorize",
-    "data/cot.jsonl": "reason",
-    "data/scored.jsonl": "score",
-    "data/full_score.jsonl": "curate",
-    "data/star1.jsonl": "curate",
-    "data/curate_dropped.jsonl": "curate",
-    "data/contamination.jsonl": "screen",
-}
 
 
 @dataclass
@@ -38,7 +27,7 @@ class Page:
 
     Attributes:
         problems: what contradicts something else.
-        missing: artifacts that are not there, with what makes them.
+        missing: artifacts that are not there, with what brings them.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -72,11 +61,11 @@ class Desk:
         """Where the policy pack is."""
         return self.root / "policies" / str(self.books.setting("data/categorized.jsonl", "policy.pack"))
 
-    def there(self, path: str, stage: str = "") -> bool:
+    def there(self, path: str) -> bool:
         """Whether an artifact is there; notes it where it is not, and where it is not the recorded one."""
         if not (self.root / path).is_file():
-            made_by = stage or STAGES.get(path, "")
-            line = f"{path}: not there" + (f"; `snakemake {made_by}` or `dvc pull` brings it" if made_by else "")
+            # By its path: a rule that makes several things is no target.
+            line = f"{path}: not there; `snakemake {shlex.quote(path)}` or `dvc pull` brings it"
             if line not in self.page.missing:
                 self.page.missing.append(line)
             return False

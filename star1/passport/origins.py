@@ -13,7 +13,7 @@ TERMS = ("kind", "format", "licence", "attribution", "repository", "revision", "
 def fetched_of(desk: Desk, row: Row) -> Row | None:
     """The fetched row that a row of the collection is: of several with its text, the one that was not dropped."""
     path = f"data/sources/{row['source']}.jsonl"
-    if not desk.there(path, f"fetch ({row['source']})"):
+    if not desk.there(path):
         return None
     same = list(rows_with(desk.root / path, "question", row["question"]))
     kept = same if len(same) == 1 else [one for one in same if _drop(desk, row["source"], one["row"]) is None]

@@ -26,7 +26,7 @@ def cell(desk: Desk, address: Address) -> Row:
     known = desk.places.cells(address.kind)
     shown = next(one for one in known if cell_name(one) == address.name)
     model, output = shown["model"], str(TABLES / f"{address.kind}.json")
-    desk.there(output, "summarize")
+    desk.there(output)
     names = _benchmarks(known, shown)
     judged = {name: _judgements(desk, model, name) for name in names}
     rows = [row for found in judged.values() for row in found]
@@ -65,7 +65,7 @@ def _benchmarks(known: list[Row], shown: Row) -> list[str]:
 
 def _judgements(desk: Desk, model: str, benchmark: str) -> list[Row]:
     path = _path(model, benchmark)
-    return primary(read_rows(desk.root / path, ["id"])) if desk.there(path, "judge") else []
+    return primary(read_rows(desk.root / path, ["id"])) if desk.there(path) else []
 
 
 def _compare(desk: Desk, shown: Row, rows: list[Row], confidence: float) -> None:
@@ -93,7 +93,9 @@ def _checkpoint_link(desk: Desk, model: str) -> Row:
     """The checkpoint that answered, and what it was trained on."""
     folder = _folder(desk, model)
     if folder is None:
-        return {"model": model, "hint": "no checkpoint of this name here; was it asked behind a server?"}
+        # One of a run of this project is told among what is missing.
+        hint = "" if _is_run(desk, model) else "no checkpoint of this name here; was it asked behind a server?"
+        return {"model": model} | ({"hint": hint} if hint else {})
     told: Row = {"passport": f"model:{model}", "manifest_sha256": _manifest_digest(desk, folder)}
     record = _manifest(desk, folder).get("record") or {}
     told |= picked(record.get("settings") or {}, "seed")
@@ -108,9 +110,13 @@ def _folder(desk: Desk, model: str) -> str | None:
     for folder in (f"models/{model}", f"models/base/{model}"):
         if (desk.root / folder / "manifest.json").is_file():
             return folder
-    if model in by_model((desk.books.params.get("finetune") or {}).get("runs") or {}):
-        desk.there(f"models/{model}/manifest.json", f"finetune ({model})")
+    if _is_run(desk, model):
+        desk.there(f"models/{model}/manifest.json")
     return None
+
+
+def _is_run(desk: Desk, model: str) -> bool:
+    return model in by_model((desk.books.params.get("finetune") or {}).get("runs") or {})
 
 
 def _manifest(desk: Desk, folder: str) -> Row:

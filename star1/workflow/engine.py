@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from star1.errors import Star1Error, tell
@@ -127,3 +128,27 @@ def on_end(workflow: Any) -> None:
     basis.write(basis.of_jobs(workflow, dag), whole=whole)
     # In a process of its own: DVC's logging does not go together with Snakemake's.
     subprocess.run([sys.executable, "-m", "star1.cli", "sync", "--fresh", *fresh], check=False)
+
+
+def tell_failures(workflow: Any) -> None:
+    """What ended each job that failed, once more: Snakemake's own last lines name neither the job nor the reason."""
+    if INSIDE_DVC in os.environ:  # one job, whose words are the last ones
+        return
+    failed = [one for job in getattr(workflow.scheduler, "failed", ()) for one in getattr(job, "jobs", (job,))]
+    for job in sorted(failed, key=stage_name):
+        said = (f"{line} ({path})" for path in job.log if (line := _last_error(Path(path))))
+        tell(f"failed: {stage_name(job)}: {next(said, 'ended without an error of its own')}")
+    if getattr(workflow.scheduler, "_user_kill", None):
+        tell("stopped: the same command goes on from here; replies and training states that were stored are used")
+
+
+def _last_error(log: Path) -> str:
+    """The line of a log that says why its job failed: its error, or of a traceback the last one; empty where none does."""
+    try:
+        lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+    except OSError:
+        return ""
+    starts = [place for place, line in enumerate(lines) if line.startswith(("error: ", "Traceback "))]
+    if not starts:
+        return ""
+    return lines[starts[-1]] if lines[starts[-1]].startswith("error: ") else lines[-1]

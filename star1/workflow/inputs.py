@@ -8,9 +8,11 @@ from typing import Any
 
 from star1 import runs
 from star1.datasets import data_file
+from star1.errors import SettingError
 from star1.judge_settings import PROMPTED
 from star1.params import as_list
-from star1.workflow.lookups import Derived, LookUp, Params
+from star1.workflow.lookups import Derived, LookUp, Params, find
+from star1.yaml_files import near
 
 # The released data set that holds the rows of each of the pipeline's own; every other own one is part of the scored rows.
 RELEASED = {"star1": "star-1", "benign": "star-benign"}
@@ -35,7 +37,7 @@ class Inputs:
 
         def files(wildcards: Any) -> list[str]:
             fetch = self.params.values["fetch"]
-            entry = fetch[table][wildcards[0]]
+            entry = find(self.params.values, f"fetch.{table}.{wildcards[0]}")
             folder = {"bundled": ".", "mirror": fetch["mirror"]}.get(entry["kind"])
             if folder is None:
                 return []
@@ -145,7 +147,11 @@ class Inputs:
 
     def _of_run(self, model: str, key: str) -> Any:
         """A value of a run that shapes the DAG."""
-        return self.params.value(f"finetune.runs.{runs.by_model(self._runs)[model]}.{key}")
+        named = runs.by_model(self._runs)
+        if model not in named:
+            expected = f"one of {', '.join(named)}"
+            raise SettingError("params.yaml: finetune.runs", f"no {model!r}", expected, near(model, list(named)))
+        return self.params.value(f"finetune.runs.{named[model]}.{key}")
 
     def run(self) -> LookUp:
         """What the model of a job is trained with, from the table of runs."""

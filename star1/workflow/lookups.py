@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from star1.errors import SettingError
 from star1.workflow.stamps import Stamped
 
 # What each module imports, from one start to the next.
@@ -48,9 +49,20 @@ class Setting(str):
 
 
 def find(params: Mapping[str, Any], path: str) -> Any:
-    """The value at `path`, keys joined by dots."""
+    """The value at `path`, keys joined by dots.
+
+    Raises:
+        SettingError: nothing is called so, as when a target names a run that is in no table.
+    """
     value: Any = params
-    for key in path.split("."):
+    keys = path.split(".")
+    for place, key in enumerate(keys):
+        if not isinstance(value, Mapping) or key not in value:
+            from star1.yaml_files import near  # slow to load; passports do without
+
+            known = sorted(map(str, value)) if isinstance(value, Mapping) else []
+            where = f"params.yaml: {'.'.join(keys[:place])}"
+            raise SettingError(where, f"no {key!r}", f"one of {', '.join(known) or 'none'}", near(key, known))
         value = value[key]
     return value
 
