@@ -249,7 +249,8 @@ def estimate(args: argparse.Namespace) -> None:
     from star1 import params
 
     values = params.Params.model_validate(params.load())
-    for line in costs.table(costs.estimates(values, args.stages)):
+    found = costs.estimates(values, args.stages)
+    for line in costs.table(found) + costs.beyond(values, found):
         say(line)
 
 

@@ -24,6 +24,7 @@ from star1.policies import Pack, load_pack
 from star1.prices import REPLY_TOKENS
 from star1.records import Row, read_rows
 from star1.replies import Reply, Store, usage_tokens
+from star1.spending import Spending
 
 # The stand-in is brief, and counts words. Source: means of the default run.
 STAND_IN_TOKENS = {"categorize": 2, "reason": 87, "score": 6, "judge": 1}
@@ -105,6 +106,7 @@ class Estimate:
 
     stage: str
     label: str
+    model: str
     rows: int
     stored: int
     calls: int
@@ -218,7 +220,8 @@ def price(
     hours = [units / an_hour for units, an_hour in limits if an_hour and not endpoint.batch]
     usd = endpoint.price.cost(prompt, reply) if endpoint.price else None
     needed = max(hours) if hours else None
-    return Estimate(name, endpoint.label, rows, client.answered, calls, prompt, reply, usd, needed, stands_for)
+    counts = (rows, client.answered, calls)
+    return Estimate(name, endpoint.label, endpoint.model, *counts, prompt, reply, usd, needed, stands_for)
 
 
 def _together(pool: Sequence[Endpoint], limit: str, an_hour: float) -> float | None:
@@ -323,3 +326,21 @@ def table(found: list[Estimate]) -> list[str]:
     if unpriced:
         notes.append(f"no price is set for {', '.join(unpriced)}")
     return [*columns(rows), f"total: {calls:,} calls, {total:,.2f} USD{without}", *notes]
+
+
+def beyond(params: Params, found: Sequence[Estimate], root: Path = Path()) -> list[str]:
+    """A line for each model whose limits in USD the estimates go beyond, what was spent already counted."""
+    told, pools = [], dict[tuple[str, str], dict[str, Endpoint]]()
+    for name, endpoint in params.llm.endpoints.items():
+        pools.setdefault((endpoint.label, endpoint.model), {})[name] = endpoint
+    for key, pool in pools.items():
+        ahead = sum(one.usd or 0.0 for one in found if (one.label, one.model) == key)
+        limits = [endpoint.max_usd for endpoint in pool.values() if endpoint.max_usd is not None]
+        if not ahead or len(limits) < len(pool):
+            continue
+        spent = sum(Spending(endpoint, root / FOLDER / "none.jsonl").usd for endpoint in pool.values())
+        if spent + ahead > sum(limits):
+            before = f" beside {spent:,.2f} USD already spent" if spent else ""
+            limit = f"more than max_usd, {sum(limits):g}: stages will end there"
+            told.append(f"{', '.join(pool)}: {ahead:,.2f} USD{before} is {limit}")
+    return told

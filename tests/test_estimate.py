@@ -12,7 +12,7 @@ from star1.calls import Calls, Outcome
 from star1.deliberation import categorize, reason, score
 from star1.endpoints import Endpoint, Sampling
 from star1.errors import CallError, SettingError
-from star1.estimate import Estimate, estimates, table
+from star1.estimate import Estimate, beyond, estimates, table
 from star1.ledger import uses
 from star1.policies import Pack, load_pack
 from star1.prices import Budget, Price
@@ -172,6 +172,33 @@ def test_what_may_be_spent_ends_a_run_which_goes_on_when_more_may_be(project: Pa
     spent = uses("categorize", path)[0]
     assert spent.prompt_tokens / 1000 <= 10
     assert run(1000).asked == 59 - spent.answered
+
+
+def test_an_estimate_beyond_what_may_be_spent_is_told(project: Path) -> None:
+    """Also by what was spent before alone; and nothing where it suffices."""
+    price = {"input": 1000.0, "output": 0.0}
+
+    def told(limit: float) -> list[str]:
+        found = settings(price=price, max_usd=limit)
+        return beyond(found, estimates(found, ["categorize"], project), project)
+
+    ahead = estimates(settings(price=price), ["categorize"], project)[0].usd
+    assert ahead
+    (line,) = told(ahead / 2)
+    assert line.startswith(f"stand-in: {ahead:,.2f} USD is more than max_usd, ")
+    assert told(ahead * 1.01) == []
+    record = {
+        "key": "k",
+        "label": "m",
+        "model": "m",
+        "status": "ok",
+        "usage": {"prompt_tokens": 5000, "completion_tokens": 0},
+    }
+    path = project / "data/replies/score.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record) + "\n")
+    (line,) = told(ahead * 1.01)
+    assert "beside 5.00 USD already spent" in line
 
 
 def test_rows_made_with_another_pack_are_not_counted_on(project: Path) -> None:

@@ -39,7 +39,9 @@ def table(workflow: Any) -> list[str]:
     from star1.params import Params
 
     try:
-        return estimate.table(estimate.estimates(Params.model_validate(workflow.globals["P"].values), names))
+        params = Params.model_validate(workflow.globals["P"].values)
+        found = estimate.estimates(params, names)
+        return estimate.table(found) + estimate.beyond(params, found)
     except (Star1Error, OSError) as error:  # what is wrong with a file is the stage's to say
         return [f"no estimate: {error}"]
 
