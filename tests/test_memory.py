@@ -303,7 +303,7 @@ os._exit(0)
 @pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["zero3", "fsdp"])
 def test_the_estimate_is_near_the_real_peak_of_spread_adapters(tmp_path: Path, sharding: str) -> None:
-    """It was half of it with zero3, which keeps what goes into each adapter in float32, and a quarter less with fsdp."""
+    """It was a third under with zero3, which keeps what goes into each adapter in float32; with fsdp a twentieth."""
     pytest.importorskip("deepspeed")
     pytest.importorskip("peft")
     sizes = {"hidden_size": 256, "intermediate_size": 768, "layers": 6, "heads": 4, "context": 2048}
